@@ -1,0 +1,171 @@
+"""The pytrees and callable types that every part of jaxdistill speaks.
+
+Shapes use one alphabet: n examples, r packed rows, l positions, d features, c classes, h heads, k layers,
+q attention query rows, t inner steps, g learning-rate groups.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+from jaxtyping import Array, Bool, Float, Int
+
+PyTree = Any
+Key = jax.Array
+AttentionRows = Literal["none", "cls", "all"]
+
+
+def pytree(cls):
+    """Make `cls` a frozen dataclass whose fields are all pytree children."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
+
+
+@pytree
+class Batch:
+    """Examples for one forward pass; absent parts are `None`.
+
+    Exactly one of `token_ids` and `embeddings` is given. Unpacked, row i is example i. Packed (`segments` given),
+    a row holds several examples one after another: `segments` numbers them within the row from 1 (0 is padding),
+    `positions` restarts at each, attention never crosses a segment, and `starts` tells, for each of the n examples,
+    the index of its first token in the flattened r*l positions.
+
+    Attributes:
+      token_ids: word-piece ids.
+      embeddings: vectors that replace the word embeddings (position and type embeddings are still added).
+      mask: True where there is a token; `None` when every position holds one.
+      token_types: 0 for the first text, 1 for the second; `None` means all 0.
+      positions: position ids; `None` means 0..l-1 in each row.
+      segments: segment numbers of a packed batch.
+      starts: flat index of each example's first token, in a packed batch.
+      labels: class ids, or target scores of any sign and sum.
+      weights: weight of each example in the mean; 0 for filler examples. `None` means all 1.
+      attention: attention labels, as scores over the keys (softmax over the last axis gives the target).
+    """
+
+    token_ids: Int[Array, "r l"] | None = None
+    embeddings: Float[Array, "r l d"] | None = None
+    mask: Bool[Array, "r l"] | None = None
+    token_types: Int[Array, "r l"] | None = None
+    positions: Int[Array, "r l"] | None = None
+    segments: Int[Array, "r l"] | None = None
+    starts: Int[Array, " n"] | None = None
+    labels: Int[Array, " n"] | Float[Array, "n c"] | None = None
+    weights: Float[Array, " n"] | None = None
+    attention: Float[Array, "n k h q l"] | None = None
+
+
+@pytree
+class Outputs:
+    """What a learner says of a batch.
+
+    Attributes:
+      logits: unnormalised class scores, float32.
+      features: the vector the classification head reads.
+      attentions: log attention probabilities of the requested query rows ("cls": row 0 alone; "all": every row),
+        or `None` when none were requested.
+    """
+
+    logits: Float[Array, "n c"]
+    features: Float[Array, "n d"]
+    attentions: Float[Array, "n k h q l"] | None = None
+
+
+@pytree
+class Variables:
+    """Parameters of a learner, cut in two nested dicts: `trainable` is what inner loops update and everything
+    meta-differentiates; `frozen` (the word table, for one) is never updated."""
+
+    trainable: PyTree
+    frozen: PyTree
+
+
+class InitFn(Protocol):
+    def __call__(self, key: Key) -> Variables:
+        """A full set of parameters: the pretrained ones where there are, fresh ones elsewhere."""
+        ...
+
+
+class RefreshFn(Protocol):
+    def __call__(self, variables: Variables, key: Key) -> Variables:
+        """Redraw what differs between two fresh learners (the classification head, for a pretrained body).
+
+        Pure and cheap: `vmap` over `key` leaves the shared body unbatched.
+        """
+        ...
+
+
+class ApplyFn(Protocol):
+    def __call__(
+        self,
+        variables: Variables,
+        batch: Batch,
+        *,
+        key: Key | None = None,
+        train: bool = False,
+        attention: AttentionRows = "none",
+    ) -> Outputs:
+        """Forward pass. `key` feeds dropout and is needed only when `train` and the dropout rate is above 0.
+        `train` and `attention` are static."""
+        ...
+
+
+class Learner(NamedTuple):
+    """A model to train on distilled data: a few pure functions and static facts.
+
+    Attributes:
+      init, refresh, apply: see the protocols.
+      groups: tree like `Variables.trainable` whose leaves are numpy int arrays naming the learning-rate group of the
+        leaf: shape () for one group, or (k,) when the leaf stacks k layers along its first axis.
+      group_names: names of the groups, bottom of the network first.
+      word_table: `word_table(variables)` is the [v, d] word-embedding table, for nearest-word reports and for
+        embedding token ids; `None` when the learner has none.
+      max_length: most positions a row may have.
+      shape: static sizes: "width", "layers", "heads", "classes", "vocabulary".
+    """
+
+    init: InitFn
+    refresh: RefreshFn
+    apply: ApplyFn
+    groups: PyTree
+    group_names: tuple[str, ...]
+    word_table: Callable[[Variables], Array] | None
+    max_length: int
+    shape: dict[str, int]
+
+
+@pytree
+class Synthetic:
+    """A distilled set: what is learned, and nothing that is not an array.
+
+    Attributes:
+      inputs: input embeddings of each sample, or `None` when the texts are real (see `Support`).
+      labels: label scores; how they become targets is the label kind (`objectives.labels`).
+      attention: attention-label scores; softmax over the last axis gives the target.
+      raw_lr: softplus of it is the step size, one a step or one a step and parameter group.
+    """
+
+    inputs: Float[Array, "n l d"] | None = None
+    labels: Float[Array, "n c"] | None = None
+    attention: Float[Array, "n k h q l"] | None = None
+    raw_lr: Float[Array, " t"] | Float[Array, "t g"] | None = None
+
+
+class Objective(Protocol):
+    def __call__(
+        self, synthetic: Synthetic, objective_state: PyTree, real_batch: Batch, key: Key
+    ) -> tuple[Float[Array, ""], tuple[PyTree, dict[str, Array]]]:
+        """Matching loss of a distilled set, for all four families alike.
+
+        Args:
+          synthetic: differentiated.
+          objective_state: arrays the objective carries (the base learner's variables, expert trajectories, ...).
+          real_batch: one batch of real data.
+          key: randomness of this evaluation.
+
+        Returns:
+          loss, (new objective state, scalar metrics by name).
+        """
+        ...
