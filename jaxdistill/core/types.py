@@ -155,17 +155,19 @@ class Synthetic:
 
 class Objective(Protocol):
     def __call__(
-        self, synthetic: Synthetic, objective_state: PyTree, real_batch: Batch, key: Key
+        self, synthetic: Synthetic, state: PyTree, constants: PyTree, real_batch: Batch, key: Key
     ) -> tuple[Float[Array, ""], tuple[PyTree, dict[str, Array]]]:
         """Matching loss of a distilled set, for all four families alike.
 
         Args:
           synthetic: differentiated.
-          objective_state: arrays the objective carries (the base learner's variables, expert trajectories, ...).
+          state: arrays the objective changes from step to step; checkpointed. `()` when it has none.
+          constants: arrays it only reads (a pretrained body, expert trajectories, the texts of a coreset); given
+            again on resume, so neither checkpointed nor donated nor returned.
           real_batch: one batch of real data.
           key: randomness of this evaluation.
 
         Returns:
-          loss, (new objective state, scalar metrics by name).
+          loss, (new state, scalar metrics by name).
         """
         ...

@@ -1,0 +1,1 @@
+"""Coresets: real examples chosen to stand for a data set."""

@@ -1,0 +1,145 @@
+"""The inner problem: a loss of (parameters, synthetic data), and the update rule that descends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxdistill.core.types import PyTree, pytree
+
+
+class InnerLoss(Protocol):
+    def __call__(self, params: PyTree, data: PyTree, constants: PyTree) -> Float[Array, ""]:
+        """Training loss of one inner step.
+
+        Args:
+          params: trainable parameters; twice differentiated.
+          data: floating arrays of the minibatch; differentiated after `params`.
+          constants: whatever else the loss reads (frozen parameters, token ids, masks); never differentiated.
+        """
+        ...
+
+
+class InnerOptimizer(NamedTuple):
+    """Update rule of the inner loop.
+
+    Attributes:
+      init: `init(params) -> state`.
+      update: `update(gradients, state, lr) -> (deltas, state)`; `lr` is a tree like `params` whose leaves broadcast
+        against it, and the step is `params + deltas`.
+      linear: whether `update` is linear in (gradients, state). Then its derivative needs no gradient at the point,
+        which saves the mixed adjoint one backward pass.
+    """
+
+    init: Callable[[PyTree], PyTree]
+    update: Callable[[PyTree, PyTree, PyTree], tuple[PyTree, PyTree]]
+    linear: bool
+
+
+def sgd(momentum: float = 0.0) -> InnerOptimizer:
+    """Gradient descent, with heavy-ball momentum m ← μm + g when `momentum` is above 0."""
+    if not 0.0 <= momentum < 1.0:
+        raise ValueError(f"momentum {momentum} is outside [0, 1)")
+
+    def init(params):
+        return jax.tree.map(jnp.zeros_like, params) if momentum else ()
+
+    def update(gradients, state, lr):
+        if momentum:
+            gradients = state = jax.tree.map(lambda m, g: momentum * m + g, state, gradients)
+        return jax.tree.map(lambda g, a: -a * g, gradients, lr), state
+
+    return InnerOptimizer(init, update, linear=True)
+
+
+def adam(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> InnerOptimizer:
+    """Adam with bias correction. `eps` also stands inside the square root (squared), so that a zero gradient has
+    finite derivatives."""
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        # The step count is a float: every leaf of the state then has an ordinary cotangent.
+        return zeros, zeros, jnp.zeros(())
+
+    def update(gradients, state, lr):
+        mean, square, count = state
+        count = count + 1.0
+        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, mean, gradients)
+        square = jax.tree.map(lambda s, g: b2 * s + (1 - b2) * g * g, square, gradients)
+
+        def delta(m, s, a):
+            correction = (count * np.log(b1)).astype(m.dtype), (count * np.log(b2)).astype(m.dtype)
+            m_hat, s_hat = m / -jnp.expm1(correction[0]), s / -jnp.expm1(correction[1])
+            return -a * m_hat / (jnp.sqrt(s_hat + eps * eps) + eps)
+
+        return jax.tree.map(delta, mean, square, lr), (mean, square, count)
+
+    return InnerOptimizer(init, update, linear=False)
+
+
+INNER_OPTIMIZERS: dict[str, Callable[[], InnerOptimizer]] = {
+    "sgd": sgd,
+    "momentum": lambda: sgd(momentum=0.9),
+    "adam": adam,
+}
+
+
+@pytree
+class Schedule:
+    """What an inner loop trains on.
+
+    Attributes:
+      lr: step size of each step; with a second axis, one a learning-rate group.
+      index: minibatch used at each step.
+      data: floating arrays with a leading axis of m minibatches; differentiated.
+      fixed: other arrays with the same leading axis (token ids, masks); not differentiated.
+      frozen: arrays shared by all steps (frozen parameters); not differentiated.
+    """
+
+    lr: Float[Array, " t"] | Float[Array, "t g"]
+    index: Int[Array, " t"]
+    data: PyTree
+    fixed: PyTree = None
+    frozen: PyTree = None
+
+    @property
+    def steps(self) -> int:
+        return self.lr.shape[0]
+
+    def minibatch(self, index: Int[Array, ""]) -> tuple[PyTree, PyTree]:
+        """(data, constants) of one minibatch, as `InnerLoss` takes them."""
+
+        def take(tree: PyTree) -> PyTree:
+            return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tree)
+
+        return take(self.data), (take(self.fixed), self.frozen)
+
+
+class Inner(NamedTuple):
+    """An inner problem: what is descended, how, and the learning-rate group of each parameter.
+
+    Attributes:
+      loss: see `InnerLoss`.
+      optimizer: see `InnerOptimizer`.
+      groups: `Learner.groups`; may be `None` when step sizes are scalars.
+    """
+
+    loss: InnerLoss
+    optimizer: InnerOptimizer = sgd()
+    groups: PyTree = None
+
+
+def spread(lr: Float[Array, ""] | Float[Array, " g"], groups: PyTree, params: PyTree) -> PyTree:
+    """Step size of every parameter: a tree like `params` with leaves that broadcast against it."""
+    if lr.ndim == 0:
+        return jax.tree.map(lambda p: lr.astype(p.dtype), params)
+
+    def leaf(group: np.ndarray, p: Array) -> Array:
+        return lr[group].reshape(group.shape + (1,) * (p.ndim - group.ndim)).astype(p.dtype)
+
+    return jax.tree.map(leaf, groups, params)

@@ -1,0 +1,192 @@
+"""Training batches as a pure function of the step, and the batches of one evaluation pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.core.types import Batch
+from jaxdistill.data.encoding import Encoded
+from jaxdistill.data.packing import Placement, fill, pack, pad, place
+
+_SAMPLED_BATCHES = 1000
+_LENGTH_MULTIPLE = 8
+
+
+class TrainBatches:
+    """Shuffled training batches: `batches(step)` is a pure function of (seed, step).
+
+    Each epoch is a fresh permutation; its last partial batch is dropped. Since every new shape costs a compilation,
+    all batches have one of at most three shapes, planned from the lengths: one that holds `coverage` of the batches,
+    one that holds more than the largest of a thousand sampled ones, and one that holds any batch (and is hardly ever
+    met). A `coverage` of 1 does without the first: fewer compilations, more padding.
+
+    Attributes:
+      shapes: the (rows, positions) a batch may have, smallest first.
+      steps_per_epoch: batches in one pass over the examples.
+      max_rows: rows of the largest shape.
+    """
+
+    def __init__(
+        self,
+        encoded: Encoded,
+        *,
+        batch_size: int,
+        seed: int,
+        row_length: int,
+        packed: bool = True,
+        indices: Int[np.ndarray, " m"] | None = None,
+        rows_multiple_of: int = 1,
+        coverage: float = 0.97,
+    ):
+        """
+        Args:
+          encoded: the training split.
+          batch_size: examples of a batch.
+          seed: not negative.
+          row_length: positions of a packed row; without packing, most positions a row may get.
+          packed: several examples in a row; without it one a row, padded to one of the planned lengths.
+          indices: the examples to draw from (of one class, for instance); all by default.
+          rows_multiple_of: rows of every batch are a multiple of it, so that they divide over devices.
+          coverage: share of the batches that the smallest shape holds.
+
+        Raises:
+          UserError: fewer examples than a batch takes; an example longer than a row; without packing, a batch size
+            that is no multiple of `rows_multiple_of`.
+        """
+        self._encoded = encoded
+        self._indices = np.arange(len(encoded)) if indices is None else np.asarray(indices, np.int64)
+        self._batch_size, self._seed, self._row_length, self._packed = batch_size, seed, row_length, packed
+        if batch_size < 1 or len(self._indices) < batch_size:
+            raise UserError(f"batch size {batch_size} must be from 1 to {len(self._indices)}, the number of examples")
+        if not packed and batch_size % rows_multiple_of:
+            raise UserError(f"batch size {batch_size} must be a multiple of {rows_multiple_of}, to divide over devices")
+        self.steps_per_epoch = len(self._indices) // batch_size
+        self._cached_epoch, self._permutation = -1, self._indices
+        self.shapes = self._plan(rows_multiple_of, coverage)
+        self.max_rows = self.shapes[-1][0]
+
+    def __call__(self, step: int) -> Batch:
+        """The batch of a step, counted from 0 over all epochs; numpy leaves."""
+        indices = self.indices(step)
+        if self._packed:
+            rows = tuple(rows for rows, _ in self.shapes)
+            return pack(self._encoded, indices, row_length=self._row_length, rows=rows)
+        longest = self._encoded.lengths[indices].max()
+        length = next(length for _, length in self.shapes if length >= longest)
+        return pad(self._encoded, indices, length=length)
+
+    def indices(self, step: int) -> Int[np.ndarray, " n"]:
+        """Which examples of the split make up the batch of a step, in its order."""
+        epoch, place_in_epoch = divmod(step, self.steps_per_epoch)
+        if epoch != self._cached_epoch:
+            # A cache of the pure function (seed, epoch) -> permutation, nothing more.
+            self._permutation = np.random.default_rng([self._seed, epoch]).permutation(self._indices)
+            self._cached_epoch = epoch
+        start = place_in_epoch * self._batch_size
+        return self._permutation[start : start + self._batch_size]
+
+    def _plan(self, multiple: int, coverage: float) -> tuple[tuple[int, int], ...]:
+        lengths = self._encoded.lengths[self._indices]
+        longest = int(lengths.max())
+        if longest > self._row_length:
+            raise UserError(f"an example of {longest} tokens is longer than a row of {self._row_length}")
+        # The plan must not depend on the seed: runs that differ in it alone share compiled programs.
+        draw = np.random.default_rng(0)
+        sampled = [draw.choice(lengths, self._batch_size, replace=False) for _ in range(_SAMPLED_BATCHES)]
+        if self._packed:
+            needed = [place(sample, self._row_length).rows for sample in sampled]
+            # First-fit opens a row only when all others are too full for the longest, so each of those holds at
+            # least row_length // longest examples.
+            bound = math.ceil(self._batch_size / (self._row_length // longest))
+            # Half the way from the median to the largest sample is added: a batch beyond is then one in a million.
+            ample = max(needed) + math.ceil((max(needed) - np.median(needed)) / 2)
+            usual = ample if coverage >= 1 else _quantile(needed, coverage)
+            rows = {min(_round_up(r, multiple), _round_up(bound, multiple)) for r in (usual, ample, bound)}
+            return tuple((r, self._row_length) for r in sorted(rows))
+        needed = [int(sample.max()) for sample in sampled]
+        usual = longest if coverage >= 1 else _quantile(needed, coverage)
+        columns = {_round_up(r, _LENGTH_MULTIPLE) for r in (usual, longest)}
+        return tuple((self._batch_size, min(r, self._row_length)) for r in sorted(columns))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class EvalBatches:
+    """One pass over a split in batches of one shape.
+
+    Attributes:
+      batches: numpy leaves; filler examples have weight 0.
+      indices: for each batch, which examples of the split its first entries are.
+      fill: share of the positions that hold a token.
+    """
+
+    batches: list[Batch]
+    indices: list[Int[np.ndarray, " _"]]
+    fill: float
+
+    @property
+    def num_examples(self) -> int:
+        return sum(map(len, self.indices))
+
+    def in_order(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        """Per-example results of each batch (examples first, filler included), as one array in the split's order."""
+        first = np.asarray(values[0])
+        result = np.zeros((self.num_examples, *first.shape[1:]), first.dtype)
+        for indices, value in zip(self.indices, values, strict=True):
+            result[indices] = np.asarray(value)[: len(indices)]
+        return result
+
+
+def eval_batches(
+    encoded: Encoded, *, row_length: int, rows: int, packed: bool = True, rows_multiple_of: int = 1
+) -> EvalBatches:
+    """The whole split, each example once, in batches of one static shape.
+
+    Rows are packed over the whole split at once (longest first), then dealt to the batches in turn, so that each
+    batch gets long and short texts alike and little filler.
+
+    Args:
+      row_length: positions of a row.
+      rows: most rows of a batch; fewer are taken when that leaves less filler for the same number of batches.
+      packed: several examples in a row; without it one a row, padded to the longest example of the split.
+      rows_multiple_of: rows are a multiple of it, so that they divide over devices.
+
+    Raises:
+      UserError: an example longer than a row; no rows that are a multiple of `rows_multiple_of` up to `rows`.
+    """
+    if rows < rows_multiple_of or rows < 1:
+        raise UserError(f"evaluation rows {rows} must be at least {max(1, rows_multiple_of)}")
+    rows -= rows % rows_multiple_of
+    lengths = encoded.lengths
+    if packed:
+        placement = place(lengths, row_length)
+    else:
+        order = np.argsort(np.argsort(-lengths, kind="stable"), kind="stable")
+        placement = Placement(order, np.zeros_like(order), np.ones_like(order), len(encoded))
+    count = math.ceil(placement.rows / rows)
+    rows = _round_up(math.ceil(placement.rows / count), rows_multiple_of)
+    members = [np.flatnonzero(placement.row % count == b) for b in range(count)]
+    examples = max(map(len, members))
+    batches = []
+    if packed:
+        for indices in members:
+            row, column, segment = (part[indices] for part in placement[:3])
+            part = Placement(row // count, column, segment, rows)
+            batches.append(fill(encoded, indices, part, row_length=row_length, examples=examples))
+    else:
+        row_length = min(row_length, _round_up(int(lengths.max()), _LENGTH_MULTIPLE))
+        batches = [pad(encoded, indices, length=row_length, examples=rows) for indices in members]
+    return EvalBatches(batches, members, fill=float(lengths.sum() / (count * rows * row_length)))
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _quantile(values: list[int], share: float) -> int:
+    return int(np.quantile(values, share, method="higher"))

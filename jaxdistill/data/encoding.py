@@ -1,0 +1,98 @@
+"""Tokenise a split once, into flat arrays."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Int, Int8, Int32, Int64
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.data.splits import Split
+
+if TYPE_CHECKING:
+    import tokenizers
+
+_CHUNK = 8192
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoded:
+    """A tokenised split, ragged: the tokens of example i are `ids[offsets[i]:offsets[i + 1]]`.
+
+    Attributes:
+      ids: token ids of all examples, one after another, special tokens included.
+      token_types: 0 for the first text, 1 for the second.
+      offsets: n + 1 positions in `ids`.
+      labels: class ids.
+      truncated: how many examples were cut to the maximal length.
+    """
+
+    ids: Int32[np.ndarray, " total"]
+    token_types: Int8[np.ndarray, " total"]
+    offsets: Int64[np.ndarray, " n_and_1"]
+    labels: Int32[np.ndarray, " n"]
+    truncated: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> Int64[np.ndarray, " n"]:
+        """Tokens of each example."""
+        return np.diff(self.offsets)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the tokenisation."""
+        if not self.truncated:
+            return ()
+        return (f"{self.truncated:,} of {len(self):,} texts were truncated to {int(self.lengths.max())} tokens",)
+
+    def tokens(self, index: int) -> Int32[np.ndarray, " length"]:
+        """Token ids of one example."""
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+
+def encode(split: Split, tokenizer: tokenizers.Tokenizer, max_length: int) -> Encoded:
+    """Tokenise texts or text pairs with the tokenizer's special tokens; about 10,000 short texts a second and core.
+
+    Each field is stripped. Longer inputs are truncated from the end of the longest field. Truncation and padding that
+    were saved with the tokenizer are ignored; the tokenizer itself is not changed.
+
+    Args:
+      max_length: most tokens of an example, special ones included.
+
+    Raises:
+      UserError: `max_length` leaves no room for text.
+    """
+    pair = len(split) > 0 and len(split.texts[0]) == 2
+    special = tokenizer.num_special_tokens_to_add(is_pair=pair)
+    if max_length <= special:
+        raise UserError(f"max_length {max_length} leaves no room for text beside {special} special tokens")
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+
+    ids, types, lengths, truncated = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)], [np.zeros(1, np.int64)], 0
+    for start in range(0, len(split), _CHUNK):
+        fields = [tuple(field.strip() for field in text) for text in split.texts[start : start + _CHUNK]]
+        chunk = tokenizer.encode_batch_fast(fields if pair else [text for (text,) in fields])
+        ids.append(np.concatenate([np.asarray(e.ids, np.int32) for e in chunk]))
+        types.append(np.concatenate([np.asarray(e.type_ids, np.int8) for e in chunk]))
+        lengths.append(np.asarray([len(e) for e in chunk], np.int64))
+        truncated += sum(bool(e.overflowing) for e in chunk)
+    return Encoded(
+        ids=np.concatenate(ids),
+        token_types=np.concatenate(types),
+        offsets=np.cumsum(np.concatenate(lengths)),
+        labels=split.labels.astype(np.int32),
+        truncated=truncated,
+    )
+
+
+def indices_of_class(encoded: Encoded, label: int) -> Int[np.ndarray, " m"]:
+    """Where the examples of one class stand, ascending."""
+    return np.flatnonzero(encoded.labels == label)

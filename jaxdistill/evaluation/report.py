@@ -1,0 +1,125 @@
+"""The report of a run: one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdistill.evaluation import report_plots as plots
+from jaxdistill.evaluation import report_sections as sections
+from jaxdistill.io import atomic
+from jaxdistill.io.distilled import DistilledSet
+
+NearestWords = Sequence[Sequence[Sequence[tuple[str, float]]]]
+
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1e293b; background: #fff; max-width: 62rem; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.4rem; }
+table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #e2e8f0; text-align: left; vertical-align: top; }
+th { font-weight: 600; color: #475569; } td.number, th.number { text-align: right; }
+figure { margin: .8rem 0; } img { max-width: 100%; height: auto; }
+figcaption, .quiet { color: #64748b; font-size: .9em; }
+.headline { font-size: 1.15rem; } .headline b { color: #1d4ed8; font-size: 1.5rem; }
+.word { display: inline-block; margin: .1rem .15rem; padding: .05rem .4rem; border-radius: .3rem; }
+.scroll { overflow-x: auto; } details pre { background: #f8fafc; padding: .8rem; overflow-x: auto; font-size: .85em; }
+"""
+
+
+def write_report(
+    path: str | os.PathLike,
+    result: dict[str, Any],
+    metrics: Sequence[dict[str, Any]],
+    distilled: DistilledSet | None,
+    *,
+    nearest_words: NearestWords | None = None,
+) -> None:
+    """Write the self-contained report of a run, atomically. Parts that are absent are left out.
+
+    Args:
+      path: the HTML file.
+      result: as in `result.json`: scores in percent. Beyond the numbers it may hold "notes" (sentences) and
+        "learning_rates" (`{"names": [g], "values": [t][g]}`, step sizes by inner step and parameter group).
+      metrics: lines of `metrics.jsonl`; "loss" and the scores whose name starts with "dev" are drawn.
+      distilled: the set, for its learned labels, learning rates, attention labels, and texts.
+      nearest_words: of an embedding-level set: for each sample, for each position, (word, cosine), nearest first.
+
+    Raises:
+      UserError: the disk is full or the path cannot be written.
+    """
+    title = f"{result.get('task', 'unknown task')}: {result.get('method', 'unknown method')}"
+    body = [
+        sections.headline(result, title),
+        _accuracy(result),
+        sections.seed_table(result),
+        _curves(metrics),
+        _learning_rates(result, distilled),
+        sections.label_table(distilled) if distilled is not None else "",
+        _attention(distilled),
+        sections.samples(distilled, nearest_words) if distilled is not None else "",
+        sections.cost_table(result.get("cost") or {}),
+        sections.notes(result.get("notes") or []),
+        sections.details(result, distilled),
+    ]
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{sections.text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</body>\n</html>\n"
+    )
+    atomic.write_text(path, page)
+
+
+def _accuracy(result: dict[str, Any]) -> str:
+    scores = sections.all_scores(result)
+    if not scores:
+        return ""
+    metric = result.get("metric", "score")
+    picture = plots.embed(plots.score_bars(scores, str(result.get("method", "")), metric))
+    caption = f"Test {metric} in percent; lines are 95 % intervals."
+    return sections.figure("Against the baselines", picture, caption)
+
+
+def _curves(metrics: Sequence[dict[str, Any]]) -> str:
+    losses = plots.series(metrics, "loss")
+    names = sorted({name for line in metrics for name in line if _is_development_score(name)})
+    developments = {name: plots.series(metrics, name) for name in names}
+    developments = {name: points for name, points in developments.items() if len(points[0])}
+    if not len(losses[0]) and not developments:
+        return ""
+    caption = "Outer loss of each step (faint) and its running mean; scores on the development split."
+    return sections.figure("Distillation", plots.embed(plots.curves(losses, developments)), caption)
+
+
+def _is_development_score(name: str) -> bool:
+    return name.startswith("dev") and not any(part in name for part in ("loss", "std", "seconds"))
+
+
+def _learning_rates(result: dict[str, Any], distilled: DistilledSet | None) -> str:
+    given = result.get("learning_rates")
+    if given:
+        names, values = list(given["names"]), np.asarray(given["values"], np.float64)
+    elif distilled is not None and distilled.synthetic is not None and distilled.synthetic.raw_lr is not None:
+        raw = np.asarray(distilled.synthetic.raw_lr, np.float64)
+        values = np.logaddexp(0.0, raw if raw.ndim == 2 else raw[:, None])
+        names = ["all"] if values.shape[1] == 1 else [f"group {index}" for index in range(values.shape[1])]
+    else:
+        return ""
+    caption = "Learned step size of each inner step and parameter group."
+    return sections.figure("Learned learning rates", plots.embed(plots.learning_rates(names, values)), caption)
+
+
+def _attention(distilled: DistilledSet | None) -> str:
+    if distilled is None or distilled.synthetic is None or distilled.synthetic.attention is None:
+        return ""
+    scores = np.asarray(distilled.synthetic.attention, np.float64)
+    shown = min(len(scores), plots.MOST_SAMPLES)
+    names = [distilled.label_names[label] for label in distilled.labels[:shown]]
+    caption = "Attention target of the first token over the positions, layer by layer, mean of the heads"
+    caption += f"; the first {shown} of {len(scores)} samples." if shown < len(scores) else "."
+    return sections.figure("Attention labels", plots.embed(plots.attention(scores[:shown], names)), caption)

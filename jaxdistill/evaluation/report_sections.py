@@ -1,0 +1,222 @@
+"""Sections of the report in HTML. Whatever comes from a run is escaped."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxdistill.io.distilled import DistilledSet
+from jaxdistill.io.plain import dumps
+from jaxdistill.io.progress import duration
+
+MOST_ROWS = 100
+_PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+_COST_NAMES = {
+    "distill_seconds": "distillation time",
+    "seconds_per_outer_step": "time per outer step",
+    "evaluate_seconds": "evaluation time",
+    "flops": "work of all outer steps",
+    "peak_bytes": "peak memory",
+    "real_examples": "real examples shown",
+    "distilled_bytes": "size of the distilled set",
+}
+
+
+def text(value: Any) -> str:
+    """`value` as escaped text."""
+    return html.escape(str(value))
+
+
+def figure(heading: str, picture: str, caption: str) -> str:
+    """A section with one picture; `picture` is a data URI."""
+    image = f'<img src="{picture}" alt="{text(heading)}">'
+    return f"<h2>{text(heading)}</h2>\n<figure>{image}<figcaption>{text(caption)}</figcaption></figure>"
+
+
+def all_scores(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name to test score: the method first, then the baselines."""
+    test = result.get("test")
+    scores = {str(result.get("method", "method")): test} if test else {}
+    return scores | {name: score for name, score in (result.get("baselines") or {}).items() if score}
+
+
+def headline(result: dict[str, Any], title: str) -> str:
+    """Title, the score in one sentence, and how it stands against the baselines."""
+    metric = result.get("metric", "score")
+    facts = [f"{result['per_class']} a class" if "per_class" in result else ""]
+    facts += [f"protocol {result['protocol']}" if "protocol" in result else ""]
+    parts = [f"<h1>{text(title)}</h1>", f'<p class="quiet">{text(", ".join(fact for fact in facts if fact))}</p>']
+    if test := result.get("test"):
+        line = f"Test {text(metric)} <b>{_percent(test['mean'])}</b> %{_spread(test)}"
+        others = [f"{text(name)} {_percent(score['mean'])}" for name, score in all_scores(result).items()][1:]
+        line += f"; baselines: {', '.join(others)}" if others else ""
+        parts.append(f'<p class="headline">{line}.</p>')
+    for name, difference in (result.get("paired") or {}).items():
+        if difference:
+            interval = _interval(difference.get("ci95"))
+            line = f"Paired difference to {name}: {difference['mean']:+.2f} points{interval}."
+            parts.append(f"<p>{text(line)}</p>")
+    return "\n".join(parts)
+
+
+def seed_table(result: dict[str, Any]) -> str:
+    """Statistics of every method and split, with the single scores."""
+    entries = {f"{name}, test": score for name, score in all_scores(result).items()}
+    if result.get("dev"):
+        entries = {f"{result.get('method', 'method')}, dev": result["dev"]} | entries
+    rows = []
+    for name, score in entries.items():
+        values = np.ravel(np.asarray(score.get("values") or [], np.float64))
+        shown = ", ".join(f"{value:.1f}" for value in values[:MOST_ROWS])
+        shown += f" and {len(values) - MOST_ROWS} more" if len(values) > MOST_ROWS else ""
+        least_most = f"{values.min():.2f} / {values.max():.2f}" if len(values) else ""
+        interval = score.get("ci95")
+        rows.append(
+            [
+                text(name),
+                _percent(score["mean"]),
+                "" if score.get("std") is None else f"{score['std']:.2f} (ddof {score.get('ddof', '?')})",
+                "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}",
+                least_most,
+                text(score.get("n", len(values))),
+                f"<details><summary>show</summary>{shown}</details>" if shown else "",
+            ]
+        )
+    names = ["", "mean", "standard deviation", "95 % interval", "least / most", "n", "each training"]
+    if not rows:
+        return ""
+    single = any(score.get("clustered") is False for score in entries.values())
+    quiet = "An interval over one distillation only is one over its trainings: it says nothing of how much another "
+    quiet += "distillation would differ."
+    return _section("Scores in percent", _table(names, rows) + (f'<p class="quiet">{quiet}</p>' if single else ""))
+
+
+def label_table(distilled: DistilledSet) -> str:
+    """Learned labels as a coloured table: probabilities where there are, else the raw scores."""
+    learned = distilled.synthetic.labels if distilled.synthetic is not None else None
+    values = distilled.soft_labels if distilled.soft_labels is not None else learned
+    if values is None:
+        return ""
+    values = np.asarray(values, np.float64)
+    low, high = min(0.0, float(values.min())), float(values.max())
+    kind = "probabilities" if distilled.soft_labels is not None else "scores"
+    names = "".join(f'<th class="number">{text(name)}</th>' for name in distilled.label_names)
+    rows = [f"<tr><th>sample</th><th>class</th>{names}</tr>"]
+    for index, row in enumerate(values[:MOST_ROWS]):
+        cells = "".join(_shaded(value, (value - low) / max(high - low, 1e-12)) for value in row)
+        rows.append(f"<tr><td>{index}</td><td>{text(distilled.label_names[distilled.labels[index]])}</td>{cells}</tr>")
+    more = _more(len(values), "samples")
+    return _section(f"Learned labels ({kind})", f'<div class="scroll"><table>{"".join(rows)}</table></div>{more}')
+
+
+def samples(distilled: DistilledSet, nearest_words: Sequence[Sequence[Sequence[tuple[str, float]]]] | None) -> str:
+    """The texts, or the words nearest to each learned vector."""
+    names = [distilled.label_names[label] for label in distilled.labels]
+    if distilled.texts is not None:
+        rows = [
+            [str(index), text(name), *map(text, sample)]
+            for index, (name, sample) in enumerate(zip(names, distilled.texts, strict=True))
+        ][:MOST_ROWS]
+        table = _table(["sample", "class", *distilled.text_columns], rows)
+        return _section("Texts", table + _more(len(names), "samples"))
+    if nearest_words is None:
+        return ""
+    rows = []
+    for index, (name, positions) in enumerate(zip(names, nearest_words, strict=False)):
+        words = " ".join(_word(candidates) for candidates in positions if candidates)
+        rows.append([str(index), text(name), words])
+    quiet = '<p class="quiet">At each position the nearest word of the table, darker where the cosine is higher; '
+    quiet += "the others and their cosines on hovering. Vectors need not mean what their neighbours mean.</p>"
+    table = _table(["sample", "class", "nearest words"], rows[:MOST_ROWS])
+    return _section("Nearest words", quiet + table + _more(len(rows), "samples"))
+
+
+def cost_table(cost: dict[str, Any]) -> str:
+    """What the run cost, in units a person reads."""
+    rows = [
+        [text(_COST_NAMES.get(name, name.replace("_", " "))), text(quantity(name, value))]
+        for name, value in cost.items()
+        if value is not None
+    ]
+    return _section("Cost", _table(["", ""], rows)) if rows else ""
+
+
+def quantity(name: str, value: Any) -> str:
+    """A cost in human units, chosen by its name."""
+    if not isinstance(value, (int, float)):
+        return str(value)
+    if "seconds" in name:
+        return duration(value)
+    if "bytes" in name:
+        return _prefixed(value, "B")
+    if "flops" in name:
+        return _prefixed(value, "FLOP")
+    return f"{value:,}"
+
+
+def notes(sentences: Sequence[str]) -> str:
+    """What a reader should know of the data and the run."""
+    items = "".join(f"<li>{text(sentence)}</li>" for sentence in sentences)
+    return _section("Notes", f"<ul>{items}</ul>") if items else ""
+
+
+def details(result: dict[str, Any], distilled: DistilledSet | None) -> str:
+    """Configuration and versions, folded."""
+    config = distilled.manifest.get("config") if distilled is not None else None
+    versions = result.get("versions") or (distilled.manifest.get("versions") if distilled is not None else None)
+    parts = [(name, value) for name, value in (("Configuration", config), ("Versions", versions)) if value]
+    return "\n".join(
+        f"<details><summary>{name}</summary><pre>{text(dumps(value))}</pre></details>" for name, value in parts
+    )
+
+
+def _section(heading: str, content: str) -> str:
+    return f"<h2>{text(heading)}</h2>\n{content}"
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Cells are HTML already; names are text."""
+    head = "<tr>" + "".join(f"<th>{text(name)}</th>" for name in names) + "</tr>" if any(names) else ""
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="scroll"><table>{head}{body}</table></div>'
+
+
+def _shaded(value: float, weight: float) -> str:
+    ink = "#fff" if weight > 0.6 else "#1e293b"
+    style = f"background: rgba(37, 99, 235, {weight:.3f}); color: {ink}"
+    return f'<td class="number" style="{style}">{value:.3f}</td>'
+
+
+def _word(candidates: Sequence[tuple[str, float]]) -> str:
+    word, cosine = candidates[0]
+    every = ", ".join(f"{name} {similarity:.2f}" for name, similarity in candidates)
+    style = f"background: rgba(37, 99, 235, {0.45 * min(max(cosine, 0.0), 1.0):.3f})"
+    return f'<span class="word" style="{style}" title="{text(every)}">{text(word)}</span>'
+
+
+def _more(count: int, what: str) -> str:
+    return f'<p class="quiet">The first {MOST_ROWS} of {count} {what}.</p>' if count > MOST_ROWS else ""
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2f}"
+
+
+def _spread(score: dict[str, Any]) -> str:
+    spread = "" if score.get("std") is None else f" ± {score['std']:.2f}"
+    trainings = f" over {score['n']} trainings" if "n" in score else ""
+    return spread + _interval(score.get("ci95")) + trainings
+
+
+def _interval(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else f" (95 % interval {interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _prefixed(value: float, unit: str) -> str:
+    for size, prefix in _PREFIXES:
+        if value >= size:
+            return f"{value / size:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"

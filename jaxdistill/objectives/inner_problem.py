@@ -1,0 +1,119 @@
+"""The inner problem of a learner on a distilled set: shared by every objective and by evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.core.inner import INNER_OPTIMIZERS, Inner, Schedule
+from jaxdistill.core.losses import attention_cross_entropy, cross_entropy
+from jaxdistill.core.types import AttentionRows, Batch, Learner, PyTree, Synthetic, Variables
+from jaxdistill.objectives.labels import LABEL_KINDS, LabelKind, label_targets, linear_decay, step_sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerSpec:
+    """How a learner trains on a distilled set; static.
+
+    Attributes:
+      classes: number of classes c.
+      per_class: samples a class D; the set holds n = D c, and sample i has class i mod c.
+      batch_per_class: samples of each class in a minibatch, b; D must be a multiple. Step t trains on samples
+        [b c m, b c (m + 1)) with m = t mod D/b.
+      steps: inner steps T.
+      label_kind: see `objectives.labels`.
+      attention: query rows that carry attention labels.
+      attention_weight: weight λ of the attention loss.
+      attention_log_eps: added inside the logarithm of the student's attention.
+      optimizer: "sgd", "momentum" or "adam".
+      lr_decay: factor 1 − t/T on the step sizes.
+    """
+
+    classes: int
+    per_class: int = 1
+    batch_per_class: int = 1
+    steps: int = 1
+    label_kind: LabelKind = "unrestricted"
+    attention: AttentionRows = "none"
+    attention_weight: float = 1.0
+    attention_log_eps: float = 0.0
+    optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    lr_decay: bool = False
+
+    def __post_init__(self):
+        choices = {
+            "label_kind": LABEL_KINDS,
+            "attention": ("none", "cls", "all"),
+            "optimizer": tuple(INNER_OPTIMIZERS),
+        }
+        for field, known in choices.items():
+            if (value := getattr(self, field)) not in known:
+                raise UserError(f"unknown {field} {value!r}: give one of {', '.join(known)}")
+        for field in ("classes", "per_class", "batch_per_class", "steps"):
+            if (value := getattr(self, field)) < 1:
+                raise UserError(f"{field} is {value}: it must be at least 1")
+        if self.per_class % self.batch_per_class:
+            raise UserError(
+                f"per_class {self.per_class} is not a multiple of batch_per_class {self.batch_per_class}: "
+                "minibatches must have the same size"
+            )
+
+    @property
+    def samples(self) -> int:
+        return self.per_class * self.classes
+
+    @property
+    def minibatches(self) -> int:
+        return self.per_class // self.batch_per_class
+
+    def order(self) -> Int[Array, " t"]:
+        """Minibatch of each step."""
+        return jnp.arange(self.steps) % self.minibatches
+
+
+def make_inner(learner: Learner, spec: InnerSpec) -> Inner:
+    """Inner problem of `spec`; its `data` is a dict with the learned parts of a minibatch, its `constants` are
+    (token ids and masks of a text-level set as a `Batch`, frozen parameters)."""
+
+    def loss(params: PyTree, data: dict[str, Array], constants: tuple[Batch, PyTree]) -> Float[Array, ""]:
+        texts, frozen = constants
+        batch = dataclasses.replace(texts, embeddings=data.get("inputs"))
+        outputs = learner.apply(Variables(params, frozen), batch, train=True, attention=spec.attention)
+        value = cross_entropy(outputs.logits, data["labels"])
+        if spec.attention != "none":
+            eps = spec.attention_log_eps
+            value += spec.attention_weight * attention_cross_entropy(outputs.attentions, data["attention"], eps)
+        return value
+
+    return Inner(loss, INNER_OPTIMIZERS[spec.optimizer](), learner.groups)
+
+
+def make_schedule(spec: InnerSpec, synthetic: Synthetic, support: Batch, frozen: PyTree) -> Schedule:
+    """What the inner loop trains on.
+
+    Args:
+      spec: static description.
+      synthetic: what is learned.
+      support: what is not: token ids and masks of a text-level set; labels where `synthetic.labels` is `None`
+        (float, [n c]). Leading axis n throughout.
+      frozen: `Variables.frozen` of the learner.
+    """
+    labels = synthetic.labels if synthetic.labels is not None else support.labels
+    data = {"inputs": synthetic.inputs, "labels": label_targets(labels, spec.label_kind)}
+    if spec.attention != "none":
+        data["attention"] = synthetic.attention
+    fixed = dataclasses.replace(support, labels=None)
+
+    def cut(tree: PyTree) -> PyTree:
+        return jax.tree.map(lambda x: x.reshape(spec.minibatches, -1, *x.shape[1:]), tree)
+
+    lr = step_sizes(synthetic.raw_lr)
+    if spec.lr_decay:
+        lr *= linear_decay(spec.steps).reshape(-1, *(1,) * (lr.ndim - 1)).astype(lr.dtype)
+    present = {name: x for name, x in data.items() if x is not None}
+    return Schedule(lr, spec.order(), cut(present), cut(fixed), frozen)

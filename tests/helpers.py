@@ -1,0 +1,54 @@
+"""What several tests share: runs in a fresh interpreter, and the run-time type checker."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+from beartype import beartype
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def checked(function: Callable) -> Callable:
+    """The type checker of the jaxtyping import hook: functions are checked, constructors are not.
+
+    A pytree of arrays also has to hold what JAX puts in its place (specs, shapes, batch axes, `None`), and
+    configurations refuse wrong types themselves, with a `UserError`.
+    """
+    return function if function.__name__ == "__init__" else beartype(function)
+
+
+def python_environment(*, devices: int = 1, **extra: str) -> dict[str, str]:
+    """Environment of a child interpreter with that many CPU devices and this checkout importable."""
+    flags = [f for f in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in f]
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": " ".join([*flags, f"--xla_force_host_platform_device_count={devices}"]),
+        "PYTHONPATH": str(ROOT),
+        **extra,
+    }
+
+
+def run_python(code: str, *, devices: int = 1, timeout: float = 240, **extra: str) -> str:
+    """Standard output of `code` in a fresh interpreter.
+
+    Args:
+      code: Python source; common indentation is removed.
+      devices: number of CPU devices XLA shall pretend to have.
+      timeout: seconds.
+      **extra: further environment variables.
+
+    Raises:
+      AssertionError: the interpreter failed; its standard error is the message.
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    environment = python_environment(devices=devices, **extra)
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
