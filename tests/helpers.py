@@ -9,9 +9,13 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+# An int is a float, as for static checkers (PEP 484).
+_with_beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def checked(function: Callable) -> Callable:
@@ -20,7 +24,7 @@ def checked(function: Callable) -> Callable:
     A pytree of arrays also has to hold what JAX puts in its place (specs, shapes, batch axes, `None`), and
     configurations refuse wrong types themselves, with a `UserError`.
     """
-    return function if function.__name__ == "__init__" else beartype(function)
+    return function if function.__name__ == "__init__" else _with_beartype(function)
 
 
 def python_environment(*, devices: int = 1, **extra: str) -> dict[str, str]:

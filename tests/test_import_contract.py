@@ -16,8 +16,10 @@ SOURCES = [*MODULES, *sorted((ROOT / "experiments").rglob("*.py")), *sorted((ROO
 TIERS = [
     {"core"},
     {"models", "data", "io", "parallel"},
-    {"evaluation", "objectives", "coresets", "generation", "privacy"},
+    {"objectives", "coresets", "generation", "privacy"},
+    {"evaluation"},
     {"methods"},
+    {"pipeline"},
 ]
 ALLOWED = {part: set().union(*TIERS[:height]) | {part} for height, tier in enumerate(TIERS) for part in tier}
 # Slow to import, and needed by few commands.

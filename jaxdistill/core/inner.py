@@ -95,14 +95,14 @@ class Schedule:
 
     Attributes:
       lr: step size of each step; with a second axis, one a learning-rate group.
-      index: minibatch used at each step.
-      data: floating arrays with a leading axis of m minibatches; differentiated.
+      index: the samples of each step's minibatch.
+      data: floating arrays with a leading axis of all n samples; differentiated.
       fixed: other arrays with the same leading axis (token ids, masks); not differentiated.
       frozen: arrays shared by all steps (frozen parameters); not differentiated.
     """
 
     lr: Float[Array, " t"] | Float[Array, "t g"]
-    index: Int[Array, " t"]
+    index: Int[Array, "t m"]
     data: PyTree
     fixed: PyTree = None
     frozen: PyTree = None
@@ -111,11 +111,11 @@ class Schedule:
     def steps(self) -> int:
         return self.lr.shape[0]
 
-    def minibatch(self, index: Int[Array, ""]) -> tuple[PyTree, PyTree]:
-        """(data, constants) of one minibatch, as `InnerLoss` takes them."""
+    def minibatch(self, index: Int[Array, " m"]) -> tuple[PyTree, PyTree]:
+        """(data, constants) of the samples at `index`, as `InnerLoss` takes them."""
 
         def take(tree: PyTree) -> PyTree:
-            return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), tree)
+            return jax.tree.map(lambda x: x[index], tree)
 
         return take(self.data), (take(self.fixed), self.frozen)
 

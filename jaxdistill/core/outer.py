@@ -49,11 +49,12 @@ def default_seed_axis() -> SeedAxis:
     return "map" if jax.default_backend() == "cpu" else "vmap"
 
 
-def over_seeds(function: Callable, keys: Key, axis: SeedAxis) -> PyTree:
-    """`function(key)` for each of the keys, results stacked: one after another or all at once."""
-    if keys.shape[0] == 1:
-        return jax.tree.map(lambda x: x[None], function(keys[0]))
-    return jax.vmap(function)(keys) if axis == "vmap" else jax.lax.map(function, keys)
+def over_seeds(function: Callable, seeds: PyTree, axis: SeedAxis) -> PyTree:
+    """`function` of each entry along the leading axis of `seeds` (keys, or stacked parameters), results stacked: one
+    after another or all at once."""
+    if jax.tree.leaves(seeds)[0].shape[0] == 1:
+        return jax.tree.map(lambda x: x[None], function(jax.tree.map(lambda x: x[0], seeds)))
+    return jax.vmap(function)(seeds) if axis == "vmap" else jax.lax.map(function, seeds)
 
 
 Update = Callable[[OuterState, PyTree, Batch, Key], tuple[OuterState, dict[str, Array]]]

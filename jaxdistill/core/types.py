@@ -122,6 +122,8 @@ class Learner(NamedTuple):
       group_names: names of the groups, bottom of the network first.
       word_table: `word_table(variables)` is the [v, d] word-embedding table, for nearest-word reports and for
         embedding token ids; `None` when the learner has none.
+      embed: `embed(variables, batch)` is a sentence vector of each example, [n, d], for coresets; `None` when there is
+        none.
       max_length: most positions a row may have.
       shape: static sizes: "width", "layers", "heads", "classes", "vocabulary".
     """
@@ -132,6 +134,7 @@ class Learner(NamedTuple):
     groups: PyTree
     group_names: tuple[str, ...]
     word_table: Callable[[Variables], Array] | None
+    embed: Callable[[Variables, Batch], Array] | None
     max_length: int
     shape: dict[str, int]
 

@@ -122,11 +122,13 @@ class EvalBatches:
     Attributes:
       batches: numpy leaves; filler examples have weight 0.
       indices: for each batch, which examples of the split its first entries are.
+      groups: for each batch, the number of the group its examples belong to.
       fill: share of the positions that hold a token.
     """
 
     batches: list[Batch]
     indices: list[Int[np.ndarray, " _"]]
+    groups: list[int]
     fill: float
 
     @property
@@ -143,18 +145,25 @@ class EvalBatches:
 
 
 def eval_batches(
-    encoded: Encoded, *, row_length: int, rows: int, packed: bool = True, rows_multiple_of: int = 1
+    encoded: Encoded,
+    *,
+    row_length: int,
+    rows: int,
+    packed: bool = True,
+    rows_multiple_of: int = 1,
+    groups: Sequence[Int[np.ndarray, " m"]] | None = None,
 ) -> EvalBatches:
     """The whole split, each example once, in batches of one static shape.
 
-    Rows are packed over the whole split at once (longest first), then dealt to the batches in turn, so that each
-    batch gets long and short texts alike and little filler.
+    Rows are packed over a whole group at once (longest first), then dealt to its batches in turn, so that each batch
+    gets long and short texts alike and little filler.
 
     Args:
       row_length: positions of a row.
       rows: most rows of a batch; fewer are taken when that leaves less filler for the same number of batches.
       packed: several examples in a row; without it one a row, padded to the longest example of the split.
       rows_multiple_of: rows are a multiple of it, so that they divide over devices.
+      groups: disjoint sets of examples that never share a batch; by default one group of all examples.
 
     Raises:
       UserError: an example longer than a row; no rows that are a multiple of `rows_multiple_of` up to `rows`.
@@ -162,26 +171,37 @@ def eval_batches(
     if rows < rows_multiple_of or rows < 1:
         raise UserError(f"evaluation rows {rows} must be at least {max(1, rows_multiple_of)}")
     rows -= rows % rows_multiple_of
-    lengths = encoded.lengths
+    groups = [np.arange(len(encoded))] if groups is None else groups
+    placements = [_place(encoded.lengths[group], row_length, packed) for group in groups]
+    counts = [math.ceil(placement.rows / rows) for placement in placements]
+    needed = max(math.ceil(placement.rows / count) for placement, count in zip(placements, counts, strict=True))
+    rows = _round_up(needed, rows_multiple_of)
+    members, parts, numbers = [], [], []
+    for number, (group, placement, count) in enumerate(zip(groups, placements, counts, strict=True)):
+        for b in range(count):
+            mine = np.flatnonzero(placement.row % count == b)
+            members.append(group[mine])
+            row, column, segment = (part[mine] for part in placement[:3])
+            parts.append(Placement(row // count, column, segment, rows))
+            numbers.append(number)
     if packed:
-        placement = place(lengths, row_length)
+        examples = max(map(len, members))
+        batches = [
+            fill(encoded, indices, part, row_length=row_length, examples=examples)
+            for indices, part in zip(members, parts, strict=True)
+        ]
     else:
-        order = np.argsort(np.argsort(-lengths, kind="stable"), kind="stable")
-        placement = Placement(order, np.zeros_like(order), np.ones_like(order), len(encoded))
-    count = math.ceil(placement.rows / rows)
-    rows = _round_up(math.ceil(placement.rows / count), rows_multiple_of)
-    members = [np.flatnonzero(placement.row % count == b) for b in range(count)]
-    examples = max(map(len, members))
-    batches = []
-    if packed:
-        for indices in members:
-            row, column, segment = (part[indices] for part in placement[:3])
-            part = Placement(row // count, column, segment, rows)
-            batches.append(fill(encoded, indices, part, row_length=row_length, examples=examples))
-    else:
-        row_length = min(row_length, _round_up(int(lengths.max()), _LENGTH_MULTIPLE))
+        row_length = min(row_length, _round_up(int(encoded.lengths.max()), _LENGTH_MULTIPLE))
         batches = [pad(encoded, indices, length=row_length, examples=rows) for indices in members]
-    return EvalBatches(batches, members, fill=float(lengths.sum() / (count * rows * row_length)))
+    tokens = sum(int(encoded.lengths[indices].sum()) for indices in members)
+    return EvalBatches(batches, members, numbers, fill=tokens / (len(batches) * rows * row_length))
+
+
+def _place(lengths: Int[np.ndarray, " m"], row_length: int, packed: bool) -> Placement:
+    if packed:
+        return place(lengths, row_length)
+    order = np.argsort(np.argsort(-lengths, kind="stable"), kind="stable")
+    return Placement(order, np.zeros_like(order), np.ones_like(order), len(lengths))
 
 
 def _round_up(value: int, multiple: int) -> int:

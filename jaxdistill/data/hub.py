@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.data.readers import Columns, check_columns
@@ -30,7 +31,7 @@ def read_hub(task: Task) -> dict[str, Columns]:
             huggingface_hub.HfApi().dataset_info(task.hub_id, timeout=PROBE_SECONDS)
         import datasets
 
-        loaded = datasets.load_dataset(task.hub_id, task.hub_config, revision=task.hub_revision)
+        loaded: Any = datasets.load_dataset(task.hub_id, task.hub_config, revision=task.hub_revision)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0][:160]
         raise UserError(f"hub data set {name} cannot be loaded: {type(error).__name__}: {reason}") from error

@@ -72,9 +72,7 @@ def _class_id(value: Any, ids: dict[str, int], row: int, where: str) -> int:
     if key.isdecimal() and int(key) < len(ids):
         return int(key)
     names = ", ".join(list(ids)[:6]) + (", ..." if len(ids) > 6 else "")
-    raise UserError(
-        f"{where}: row {row}: label {_shorten(value)} is outside the classes 0..{len(ids) - 1} ({names})"
-    )
+    raise UserError(f"{where}: row {row}: label {_shorten(value)} is outside the classes 0..{len(ids) - 1} ({names})")
 
 
 def _label_key(value: Any, row: int, where: str) -> str:

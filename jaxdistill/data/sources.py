@@ -81,8 +81,8 @@ def load_task(
         if any(x is not None for x in (data_dir, text_columns, label_column, label_names)):
             raise UserError(f"task {name!r} is built in; it takes no data_dir, columns or label_names")
         task = TASKS[name]
-        train, test, notes = toy_reviews()
-        return _finish(task, train, test, list(notes), "built in")
+        train, test, toy_notes = toy_reviews()
+        return _finish(task, train, test, list(toy_notes), "built in")
 
     task = _resolve(name, data_dir is not None, text_columns, label_column, label_names)
     raw, source = _find(task, None if data_dir is None else Path(data_dir))
@@ -169,9 +169,7 @@ def _read_folder(task: Task, folder: Path) -> dict[str, _Raw]:
     columns = (*task.text_columns, task.label_column)
     if not files:
         raise UserError(f"{folder}: no {', '.join(SUFFIXES)} file; give one file a split (train.*, test.*)")
-    return {
-        name: _Raw(str(path), read_columns(path, columns) if name in roles else {}) for name, path in files.items()
-    }
+    return {name: _Raw(str(path), read_columns(path, columns) if name in roles else {}) for name, path in files.items()}
 
 
 def _finish(task: Task, train: Split, test: Split, notes: list[str], source: str) -> TaskData:
@@ -193,7 +191,7 @@ def _finish(task: Task, train: Split, test: Split, notes: list[str], source: str
     seen = set(test.texts)
     shared = sum(text in seen for text in train.texts)
     if shared:
-        notes.append(f"{shared:,} training examples have a text that is also in test; they are kept")
+        notes.append(f"training examples whose text is also in test are kept: {shared:,}")
     return TaskData(
         task=task,
         **splits,

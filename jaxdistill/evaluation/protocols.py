@@ -25,9 +25,10 @@ class Protocol:
       name: as given on the command line.
       select_on: split that chooses checkpoints and hyper-parameters: "dev" (cut from train) or "test" (reported).
       select_by: "metric" (highest mean of the task's metric) or "loss" (lowest pooled cross-entropy).
-      segment_rule: what rows a selecting student scores: "whole" (every student scores the whole split) or "segments"
-        (the split is cut in segments, each scored by its own student, and the rows are pooled).
-      students_dev: students of one selection under "whole"; under "segments" the split's size decides.
+      segment_rule: what rows a selecting student scores. The split is cut in parts, each scored by its own fresh
+        student, and the rows are pooled: every `students_dev`-th row ("strided": the mean over that many students at
+        the price of one pass), or as the reference cuts ("segments").
+      students_dev: students of one selection under "strided"; under "segments" the split's size decides.
       students_test: students of the reported number, each on the whole test split.
       distillation_seeds: how many distillations a reported cell needs.
       std_ddof: of the reported standard deviation.
@@ -36,7 +37,7 @@ class Protocol:
     name: str
     select_on: Literal["dev", "test"]
     select_by: Literal["metric", "loss"]
-    segment_rule: Literal["whole", "segments"]
+    segment_rule: Literal["strided", "segments"]
     students_dev: int
     students_test: int
     distillation_seeds: int
@@ -53,14 +54,15 @@ class Protocol:
         """The rows that each fresh student scores in one selection: as many slices as students."""
         if self.segment_rule == "segments":
             return segments(n_rows)
-        return [slice(0, n_rows)] * self.students_dev
+        students = min(self.students_dev, n_rows)
+        return [slice(first, n_rows, students) for first in range(students)]
 
 
 CLEAN = Protocol(
     name="clean",
     select_on="dev",
     select_by="metric",
-    segment_rule="whole",
+    segment_rule="strided",
     students_dev=20,
     students_test=100,
     distillation_seeds=3,

@@ -70,11 +70,15 @@ class Checkpoints:
         """
         if jax.process_index() != 0:
             return
-        names, leaves = _host_leaves(tree)
+        names, leaves, _ = _flatten(tree)
+        stored = [_to_host(name, leaf) for name, leaf in zip(names, leaves, strict=True)]
         metadata = {"schema": SCHEMA, "step": step, "config_hash": self._config_hash}
-        metadata["leaves"] = {name: _describe(leaf) for name, leaf in zip(names, leaves, strict=True)}
+        metadata["leaves"] = {
+            name: _describe(leaf) | {"sha256": _sha256(data)}
+            for name, leaf, data in zip(names, leaves, stored, strict=True)
+        }
         with atomic.folder(self._path(step)) as folder:
-            _orbax_save(folder / _STATE, leaves, target=self._path(step))
+            _orbax_save(folder / _STATE, stored, target=self._path(step))
             (folder / _METADATA).write_text(dumps(metadata), encoding="utf-8")
         for old in self.steps()[: -self._keep]:
             atomic.remove_folder(self._path(old))
@@ -106,18 +110,21 @@ class Checkpoints:
             side = "lacks" if odd[0] in names else "has besides"
             raise UserError(f"checkpoint {path} has another structure: it {side} the leaf {odd[0]!r} of this run")
         for name, leaf in zip(names, expected, strict=True):
-            shape, dtype = _storage(leaf)
             there = recorded[name]
-            if [list(shape), str(dtype)] != [there["shape"], there["dtype"]]:
+            if [there["shape"], there["dtype"]] != [list(leaf.shape), str(leaf.dtype)]:
                 raise UserError(
                     f"checkpoint {path} has another shape: {name} is {there['dtype']}{there['shape']} there, "
-                    f"this run needs {dtype}{list(shape)}"
+                    f"this run needs {leaf.dtype}{list(leaf.shape)}"
                 )
-        leaves = _orbax_restore(path / _STATE, len(names), target=path)
-        for name, leaf in zip(names, leaves, strict=True):
-            if _describe(leaf) != recorded[name]:
+        leaves = []
+        for name, data in zip(names, _orbax_restore(path / _STATE, len(names), target=path), strict=True):
+            if _sha256(data) != recorded[name]["sha256"]:
                 raise UserError(f"checkpoint {path} is damaged: {name} does not have the hash recorded; {_REMEDY}")
-        return treedef.unflatten([_as_key(leaf, want) for leaf, want in zip(leaves, expected, strict=True)])
+            implementation = recorded[name].get("key_implementation")
+            leaves.append(
+                data if implementation is None else jax.random.wrap_key_data(jnp.asarray(data), impl=implementation)
+            )
+        return treedef.unflatten(leaves)
 
     def _path(self, step: int) -> Path:
         return self._folder / f"{step:08d}"
@@ -132,38 +139,31 @@ def _flatten(tree: PyTree) -> tuple[list[str], list[Any], Any]:
     return [jax.tree_util.keystr(path) for path, _ in paths], [leaf for _, leaf in paths], treedef
 
 
-def _host_leaves(tree: PyTree) -> tuple[list[str], list[np.ndarray]]:
-    names, leaves, _ = _flatten(tree)
-    host = []
-    for name, leaf in zip(names, leaves, strict=True):
-        if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
-            raise TypeError(f"checkpoint leaf {name} is a {type(leaf).__name__}; expected an array")
-        data = jax.random.key_data(cast(jax.Array, leaf)) if _is_key(leaf) else leaf
-        if isinstance(data, jax.Array) and not data.is_fully_addressable:
-            if not data.is_fully_replicated:
-                raise TypeError(f"checkpoint leaf {name} is cut over processes; gather it first")
-            data = data.addressable_data(0)
-        host.append(np.ascontiguousarray(data).reshape(np.shape(data)))
-    return names, host
-
-
 def _is_key(leaf: Any) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _storage(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and dtype under which a leaf is stored: PRNG keys as their data."""
-    stored = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-    return tuple(stored.shape), np.dtype(stored.dtype)
+def _to_host(name: str, leaf: Any) -> np.ndarray:
+    """A leaf as it is stored: typed PRNG keys as their data."""
+    if not isinstance(leaf, (jax.Array, np.ndarray, np.generic)):
+        raise TypeError(f"checkpoint leaf {name} is a {type(leaf).__name__}; expected an array")
+    data = jax.random.key_data(cast(jax.Array, leaf)) if _is_key(leaf) else leaf
+    if isinstance(data, jax.Array) and not data.is_fully_addressable:
+        if not data.is_fully_replicated:
+            raise TypeError(f"checkpoint leaf {name} is cut over processes; gather it first")
+        data = data.addressable_data(0)
+    return np.asarray(data)
 
 
-def _as_key(leaf: np.ndarray, like: Any) -> Any:
-    return jax.random.wrap_key_data(jnp.asarray(leaf), impl=jax.random.key_impl(like)) if _is_key(like) else leaf
+def _describe(leaf: Any) -> dict[str, Any]:
+    described = {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
+    return described | ({"key_implementation": str(jax.random.key_impl(leaf))} if _is_key(leaf) else {})
 
 
-def _describe(leaf: np.ndarray) -> dict[str, Any]:
-    digest = hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()
-    return {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "sha256": digest}
+def _sha256(data: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{data.dtype}{data.shape}".encode())
+    digest.update(data.tobytes())
+    return digest.hexdigest()
 
 
 def _read_metadata(path: Path, config_hash: str) -> dict[str, dict[str, Any]]:

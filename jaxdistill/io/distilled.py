@@ -90,6 +90,7 @@ def save_distilled(folder: str | os.PathLike, distilled: DistilledSet) -> None:
     arrays = _arrays(distilled)
     files: dict[str, bytes] = {}
     if distilled.texts is not None:
+        arrays.pop("soft_labels", None)  # a column of the table
         files[DATA] = write_table(
             distilled.texts, distilled.text_columns, distilled.labels, distilled.label_names, distilled.soft_labels
         )
@@ -166,13 +167,13 @@ def load_distilled(folder: str | os.PathLike, *, expect: Mapping[str, Any] | Non
 
 
 def _arrays(distilled: DistilledSet) -> dict[str, np.ndarray]:
-    """What goes into the safetensors file, by name, but for the hard labels."""
+    """Every array of the set but the hard labels, by the name it has in the safetensors file."""
     arrays = {}
     for name in _PARTS:
         value = getattr(distilled.synthetic, name) if distilled.synthetic is not None else None
         if value is not None:
             arrays[f"synthetic.{name}"] = np.ascontiguousarray(value)
-    if distilled.soft_labels is not None and distilled.texts is None:
+    if distilled.soft_labels is not None:
         arrays["soft_labels"] = np.ascontiguousarray(distilled.soft_labels, np.float32)
     for name, value in (distilled.support or {}).items():
         arrays[f"support.{name}"] = np.ascontiguousarray(value)
@@ -196,8 +197,6 @@ def _mismatch(distilled: DistilledSet) -> str | None:
             return f"a sample does not have the {len(distilled.text_columns)} texts {distilled.text_columns}"
     per_example = {name: array for name, array in _arrays(distilled).items() if not name.startswith("support.")}
     per_example.pop("synthetic.raw_lr", None)
-    if distilled.soft_labels is not None:
-        per_example["soft_labels"] = distilled.soft_labels
     for name, array in per_example.items():
         if not array.ndim or array.shape[0] != examples:
             return f"{name} has shape {list(array.shape)}; expected {examples} along the first axis"
@@ -207,10 +206,7 @@ def _mismatch(distilled: DistilledSet) -> str | None:
 
 
 def _not_finite(distilled: DistilledSet) -> str | None:
-    arrays = _arrays(distilled)
-    if distilled.soft_labels is not None:
-        arrays["soft_labels"] = distilled.soft_labels
-    for name, array in arrays.items():
+    for name, array in _arrays(distilled).items():
         if jnp.issubdtype(array.dtype, jnp.floating):
             bad = int(array.size - np.isfinite(array).sum())
             if bad:

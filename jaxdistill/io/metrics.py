@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -103,22 +104,35 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 class TensorBoardWriter:
     """Event files for TensorBoard.
 
+    Events are written from this thread: tensorboardX's own `SummaryWriter` leaves that to another one, and waits for
+    it forever once it has died of a full disk.
+
     Args:
       folder: where the event files go; each process start adds one.
       resume_at: events of this step and later, written by an interrupted run, are hidden.
     """
 
     def __init__(self, folder: str | os.PathLike, *, resume_at: int = 0):
-        from tensorboardX import SummaryWriter
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto import event_pb2, summary_pb2
 
+        # Generated modules: their messages are made when they are imported, beyond a static checker.
+        self._events: Any = event_pb2
+        self._summaries: Any = summary_pb2
         self._folder = Path(folder)
         with atomic.disk_errors(self._folder):
-            self._writer = SummaryWriter(str(folder), purge_step=resume_at or None)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._writer = EventsWriter(str(self._folder / "events"), filename_suffix=f".{os.getpid()}")
+        if resume_at:
+            # The start of a session at a step is what makes TensorBoard purge older events from that step on.
+            start = self._events.SessionLog(status=self._events.SessionLog.START)
+            self._add(step=resume_at, file_version="brain.Event:2")
+            self._add(step=resume_at, session_log=start)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        with atomic.disk_errors(self._folder):
-            for name, value in metrics.items():
-                self._writer.add_scalar(name, _scalar(name, value), step)
+        summary = self._summaries.Summary
+        values = [summary.Value(tag=name, simple_value=_scalar(name, value)) for name, value in metrics.items()]
+        self._add(step=step, summary=summary(value=values))
 
     def flush(self) -> None:
         with atomic.disk_errors(self._folder):
@@ -127,6 +141,10 @@ class TensorBoardWriter:
     def close(self) -> None:
         with atomic.disk_errors(self._folder):
             self._writer.close()
+
+    def _add(self, **content: Any) -> None:
+        with atomic.disk_errors(self._folder):
+            self._writer.write_event(self._events.Event(wall_time=time.time(), **content))
 
 
 class ConsoleWriter:

@@ -64,18 +64,18 @@ class EncoderConfig:
                 f"encoder config: attention implementation {self.attention_implementation!r} is refused because only "
                 "'xla' has a second derivative (fused cudnn and pallas kernels have none), which distillation needs"
             )
-        for name in ("vocabulary", "width", "layers", "heads", "intermediate"):
-            if getattr(self, name) < 1:
-                raise UserError(f"encoder config: {name} is {getattr(self, name)}; it must be at least 1")
+        least = dict.fromkeys(("vocabulary", "width", "layers", "heads", "intermediate", "positions"), 1)
+        for name, bound in (least | {"token_types": 0, "position_offset": 0}).items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < bound:
+                raise UserError(f"encoder config: {name} is {value!r}; expected a whole number of at least {bound}")
         if self.width % self.heads:
             raise UserError(f"encoder config: width {self.width} is not a multiple of its {self.heads} heads")
-        if not 0 <= self.position_offset < self.positions:
+        if self.position_offset >= self.positions:
             raise UserError(
-                f"encoder config: position offset {self.position_offset} leaves no usable row of the "
-                f"{self.positions} positions; it must lie in 0..positions-1"
+                f"encoder config: position_offset {self.position_offset} leaves no usable row of {self.positions} "
+                "positions; it must be smaller"
             )
-        if self.token_types < 0:
-            raise UserError(f"encoder config: token_types is {self.token_types}; it must be 0 (no table) or more")
         for name in ("hidden_dropout", "attention_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"encoder config: {name} is {getattr(self, name)}; it must lie in [0, 1)")

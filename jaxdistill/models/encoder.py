@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import AttentionRows, Batch, Key, Outputs, PyTree
 from jaxdistill.models.config import EncoderConfig
-from jaxdistill.models.first_tokens import attention_bias, first_token_bias, first_tokens
+from jaxdistill.models.first_tokens import attention_bias, first_token_bias, first_tokens, mean_over_tokens
 from jaxdistill.models.layers import Dense, Embeddings, EncoderLayer, dropout, wide
 
 
@@ -69,10 +69,20 @@ class Encoder(nn.Module):
         features, logits = self._head(x, keys[2])
         return Outputs(logits=logits, features=features, attentions=attentions)
 
+    @nn.compact
+    def embed(self, batch: Batch) -> Float[Array, "n d"]:
+        """Sentence vectors: the mean of the last hidden states over the tokens of each example."""
+        rows = _check(batch, "none", self.config)
+        x = Embeddings(self.config, self.dtype, name="embeddings")(batch)
+        x, _ = self._layers(x, batch, rows, "none", None, pool=False)
+        return mean_over_tokens(x.astype(wide(self.dtype)), batch)
+
     def _layers(
-        self, x: Float[Array, "m d"], batch: Batch, rows: int, attention: AttentionRows, key: Key | None
+        self, x: Float[Array, "m d"], batch: Batch, rows: int, attention: AttentionRows, key: Key | None,
+        pool: bool = True,
     ) -> tuple[Float[Array, "n d"], Float[Array, "n k h q l"] | None]:
-        """Hidden states of the first tokens after the last layer, and the stacked attention rows."""
+        """Hidden states after the last layer of the first tokens (of all positions without `pool`), and the stacked
+        attention rows."""
         layer = EncoderLayer(self.config, self.dtype, parent=None)
         bias = attention_bias(batch, wide(self.dtype))
         first = first_tokens(batch)
@@ -85,7 +95,7 @@ class Encoder(nn.Module):
         run = jax.checkpoint(run) if self.remat_layers else run
         keys = jax.random.split(key, depth) if key is not None else None
         key_of = (lambda i: None) if keys is None else (lambda i: keys[i])
-        whole = depth if attention == "all" else depth - 1
+        whole = depth if attention == "all" or not pool else depth - 1
         if self.scan_layers:
             stacked = jax.tree.map(lambda a: a[:whole], (params, keys))
             x, collected = jax.lax.scan(lambda x, pk: run(pk[0], x, bias, None, pk[1]), x, stacked)
@@ -99,7 +109,7 @@ class Encoder(nn.Module):
             last = params[str(depth - 1)]
         if attention == "all":
             x = first.select(x, rows)
-        else:
+        elif pool:
             x, seen = run(last, x, first_token_bias(batch, first, wide(self.dtype)), first, key_of(depth - 1))
             if seen is not None:
                 collected = seen[None] if collected is None else jnp.concatenate([collected, seen[None]])

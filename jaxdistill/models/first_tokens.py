@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -81,3 +82,21 @@ def first_token_bias(batch: Batch, first: FirstTokens, dtype) -> Float[Array, "r
     numbers = 1 + jnp.arange(first.examples.shape[1], dtype=batch.segments.dtype)
     seen = numbers[None, None, :, None] == batch.segments[:, None, None, :]
     return jnp.where(seen, 0.0, MASKED).astype(dtype)
+
+
+def mean_over_tokens(hidden: Float[Array, "m d"], batch: Batch) -> Float[Array, "n d"]:
+    """Mean of the hidden states of each example's tokens."""
+    tokens = batch.token_ids if batch.embeddings is None else batch.embeddings
+    rows, length = tokens.shape[:2]
+    if batch.segments is None:
+        states = hidden.reshape(rows, length, -1)
+        seen = jnp.ones((rows, length), hidden.dtype) if batch.mask is None else batch.mask.astype(hidden.dtype)
+        total = jnp.sum(states * seen[:, :, None], axis=1)
+        return total / jnp.maximum(jnp.sum(seen, axis=1), 1.0)[:, None]
+    # Number the examples of the whole batch by (row, segment); padding is segment 0 of its row.
+    width = length + 1
+    numbers = (jnp.arange(rows)[:, None] * width + batch.segments).reshape(-1)
+    total = jax.ops.segment_sum(hidden, numbers, rows * width)
+    count = jax.ops.segment_sum(jnp.ones_like(hidden[:, :1]), numbers, rows * width)
+    mine = numbers[batch.starts]
+    return total[mine] / count[mine]

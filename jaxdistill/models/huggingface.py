@@ -47,13 +47,10 @@ def load_folder(folder: Path) -> Checkpoint:
       UserError: a file missing or broken, an unsupported model type, tensors missing, unknown or of a wrong shape.
     """
     config = read_config(folder)
-    tensors, notes = {}, []
-    for name, value in _read_tensors(folder).items():
-        if names.ignorable(name):
-            notes.append(name)
-        else:
-            tensors[names.canonical(name, config.family)] = value
-    notes = [f"{folder}: {len(notes)} tensors of other heads ignored ({_some(notes)})"] if notes else []
+    tensors = {names.canonical(name, config.family): value for name, value in _read_tensors(folder).items()}
+    ignored = [name for name in tensors if names.ignorable(name)]
+    tensors = {name: value for name, value in tensors.items() if name not in ignored}
+    notes = [f"{folder}: {len(ignored)} tensors ignored ({_some(ignored)})"] if ignored else []
     expected = names.tensor_names(config)
     head = {path: name for path, name in expected.items() if path[0] in ("pooler", "classifier")}
     for module in ("pooler", "classifier"):
@@ -85,9 +82,7 @@ def read_config(folder: Path) -> EncoderConfig:
     return from_huggingface(values, str(path))
 
 
-def save_folder(
-    folder: Path, config: EncoderConfig, params: PyTree, *, tokenizer_from: Path | None = None
-) -> None:
+def save_folder(folder: Path, config: EncoderConfig, params: PyTree, *, tokenizer_from: Path | None = None) -> None:
     """Write a folder that transformers loads as `...ForSequenceClassification`.
 
     Written to a temporary folder beside it and renamed, so it is there whole or not at all.

@@ -7,6 +7,8 @@ float64); `dtype` is what matrix products run in; normalisation, softmax and log
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -19,10 +21,10 @@ from jaxdistill.models.first_tokens import FirstTokens
 
 def wide(dtype) -> jnp.dtype:
     """The type for parameters, normalisation, softmax and logits when products run in `dtype`."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.dtype("float64" if dtype == jnp.float64 else "float32")
 
 
-def dropout(x: Float[Array, "..."], rate: float, key: Key | None) -> Float[Array, "..."]:
+def dropout(x: Float[Array, "*shape"], rate: float, key: Key | None) -> Float[Array, "*shape"]:
     """Zero a share `rate` of the entries and scale up the rest; the identity without a key."""
     if key is None or rate == 0.0:
         return x
@@ -30,12 +32,11 @@ def dropout(x: Float[Array, "..."], rate: float, key: Key | None) -> Float[Array
     return jnp.where(keep, x / (1.0 - rate), 0.0)
 
 
-def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Exact GELU, written with erf: jax.nn.gelu uses erfc, which costs XLA several times as much."""
-    return 0.5 * x * (1.0 + jax.lax.erf(x * (0.5**0.5)))
-
-
-ACTIVATIONS = {"gelu": gelu, "gelu_new": lambda x: jax.nn.gelu(x, approximate=True), "relu": jax.nn.relu}
+ACTIVATIONS = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
 
 
 class Dense(nn.Module):
@@ -96,12 +97,12 @@ class Embeddings(nn.Module):
             return Table(rows, config.width, config.initializer_range, self.dtype, name=name)()
 
         word, position = table("word", config.vocabulary), table("position", config.positions)
-        if batch.embeddings is None:
-            rows, length = batch.token_ids.shape
-            x = _lookup(word, batch.token_ids)
-        else:
-            rows, length = batch.embeddings.shape[:2]
+        if batch.embeddings is not None:
             x = batch.embeddings.astype(word.dtype)
+        else:
+            assert batch.token_ids is not None  # the encoder has checked
+            x = _lookup(word, batch.token_ids)
+        rows, length = x.shape[:2]
         if batch.positions is None:
             x = x + jax.lax.slice_in_dim(position, config.position_offset, config.position_offset + length)[None]
         else:
@@ -154,7 +155,7 @@ class EncoderLayer(nn.Module):
         def dense(features: int, name: str) -> Dense:
             return Dense(features, config.initializer_range, self.dtype, name=name)
 
-        def split(y: Float[Array, "..."]) -> Float[Array, "r q h e"]:
+        def split(y: Float[Array, "*shape"]) -> Float[Array, "r q h e"]:
             return y.reshape(rows, -1, config.heads, config.head_width)
 
         keys = jax.random.split(key, 3) if key is not None else (None, None, None)

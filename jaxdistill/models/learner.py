@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ HEAD = ("pooler", "classifier")
 
 def encoder_learner(
     config: EncoderConfig,
-    params: PyTree | None,
+    params: dict | None,
     *,
     num_classes: int,
     trainable: str = "all",
@@ -101,7 +102,12 @@ def encoder_learner(
         if drops and key is None:
             raise ValueError("training with dropout needs a key")
         whole = tree.merge(variables.trainable, variables.frozen)
-        return encoder.apply({"params": whole}, batch, attention=attention, key=key if drops else None)
+        outputs = encoder.apply({"params": whole}, batch, attention=attention, key=key if drops else None)
+        return cast(Outputs, outputs)
+
+    def embed(variables: Variables, batch: Batch) -> Float[Array, "n d"]:
+        whole = tree.merge(variables.trainable, variables.frozen)
+        return encoder.apply({"params": whole}, batch, method="embed")
 
     shapes = jax.eval_shape(init, jax.random.key(0))
     groups, group_names = _groups(shapes.trainable, config.layers)
@@ -112,6 +118,7 @@ def encoder_learner(
         groups=groups,
         group_names=group_names,
         word_table=_word_table,
+        embed=embed,
         max_length=config.max_length,
         shape={
             "width": config.width,
@@ -131,9 +138,9 @@ def _first_trained_layer(trainable: str, depth: int, scan_layers: bool) -> int:
     """Index of the lowest layer that is trained; `depth` when none is."""
     if trainable == "all":
         return 0
-    match = re.fullmatch(r"head|last_k:(\d+)", trainable)
-    count = int(match[1] or 0) if match else None
-    if count is None or count > depth or (match[1] and count < 1):
+    match = re.fullmatch(r"head|last_k:([1-9]\d*)", trainable)
+    count = int(match[1] or 0) if match else depth + 1
+    if count > depth:
         raise UserError(f"learner: trainable {trainable!r}; expected all, head, or last_k:K with K in 1..{depth}")
     if scan_layers and 0 < count < depth:
         raise UserError(f"learner: trainable {trainable!r} cuts the stack of layers; set scan_layers=False with it")

@@ -97,5 +97,4 @@ def canonical(name: str, family: str) -> str:
 def ignorable(name: str) -> bool:
     """True for tensors that checkpoints hold and a classifier does not need: buffers and other tasks' heads."""
     buffers = name.endswith(("position_ids", "token_type_ids"))
-    heads = name.startswith(("cls.", "lm_head.", "vocab_", "qa_outputs.", "roberta.pooler."))
-    return buffers or heads
+    return buffers or name.startswith(("cls.", "lm_head.", "vocab_", "qa_outputs.", "roberta.pooler."))

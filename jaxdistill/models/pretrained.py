@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Learner
 from jaxdistill.models.config import EncoderConfig
+from jaxdistill.models.hub import download
 from jaxdistill.models.huggingface import load_folder
 from jaxdistill.models.learner import encoder_learner
 from jaxdistill.models.minilm import minilm_folder
+from jaxdistill.models.tiny import tiny_config, tiny_tokenizer
 from jaxdistill.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -22,22 +26,22 @@ class Pretrained(NamedTuple):
 
     Attributes:
       learner: see `encoder_learner`.
-      tokenizer: a `tokenizers.Tokenizer` without truncation or padding.
+      tokenizer: without truncation or padding.
       config: of the encoder.
       source: what was asked for: "minilm", "tiny", a folder or a hub id.
       folder: where the checkpoint lies on disk; `None` for "tiny".
-      notes: what loading ignored or had to draw.
+      notes: what loading ignored or had to draw, one sentence each.
     """
 
     learner: Learner
-    tokenizer: Any
+    tokenizer: Tokenizer
     config: EncoderConfig
     source: str
     folder: Path | None
     notes: tuple[str, ...]
 
 
-def load_encoder(name: str, *, num_classes: int, **options: Any) -> Pretrained:
+def load_encoder(name: str | os.PathLike[str], *, num_classes: int, **options: Any) -> Pretrained:
     """An encoder with its tokenizer, as a learner.
 
     Args:
@@ -48,7 +52,37 @@ def load_encoder(name: str, *, num_classes: int, **options: Any) -> Pretrained:
     Raises:
       UserError: the name leads nowhere, or the checkpoint cannot be used.
     """
-    folder = minilm_folder() if name == "minilm" else Path(name)
+    source = os.fspath(name)
+    if source == "tiny":
+        tokenizer = tiny_tokenizer()
+        config = tiny_config(tokenizer.get_vocab_size())
+        learner = encoder_learner(config, None, num_classes=num_classes, **options)
+        return Pretrained(learner, tokenizer, config, source, None, ("the tiny encoder is random, not pretrained",))
+    folder = find_folder(source)
     checkpoint = load_folder(folder)
-    learner = encoder_learner(checkpoint.config, checkpoint.params, num_classes=num_classes, **options)
-    return Pretrained(learner, load_tokenizer(folder), checkpoint.config, name, folder, checkpoint.notes)
+    tokenizer, config, notes = load_tokenizer(folder), checkpoint.config, checkpoint.notes
+    if tokenizer.get_vocab_size() > config.vocabulary:
+        raise UserError(
+            f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, the model only {config.vocabulary}; "
+            "expected the tokenizer of this model"
+        )
+    if "classifier" in checkpoint.params:
+        notes += (f"{folder}: its classifier is not used, learners start from a fresh one",)
+    learner = encoder_learner(config, checkpoint.params, num_classes=num_classes, **options)
+    return Pretrained(learner, tokenizer, config, source, folder, notes)
+
+
+def find_folder(source: str) -> Path:
+    """The checkpoint folder that a name stands for; downloads it when it is a hub id that is not in the cache.
+
+    Raises:
+      UserError: there is none.
+    """
+    if source == "minilm":
+        return minilm_folder()
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source):
+        raise UserError(f"model {source!r}: no such folder; expected minilm, tiny, a folder or a hub id")
+    return download(source)

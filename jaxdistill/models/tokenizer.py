@@ -5,6 +5,7 @@ The `tokenizers` library is used directly: importing transformers takes seconds,
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,9 +31,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         if (folder / "tokenizer.json").is_file():
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         elif (folder / "vocab.txt").is_file():
-            tokenizer = _word_piece(folder)
+            tokenizer = _from_vocab_txt(folder)
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            tokenizer = _byte_level(folder)
+            tokenizer = _from_merges(folder)
         else:
             raise UserError(f"{folder}: no tokenizer; expected tokenizer.json, vocab.txt, or vocab.json and merges.txt")
     except UserError:
@@ -45,28 +46,37 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _word_piece(folder: Path) -> Tokenizer:
+def word_piece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
+    """BERT's tokenizer over a vocabulary that holds [UNK], [CLS] and [SEP]."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.add_special_tokens([t for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if t in vocabulary])
+    return tokenizer
+
+
+def _from_vocab_txt(folder: Path) -> Tokenizer:
     """BERT's tokenizer from `vocab.txt`; cased if `tokenizer_config.json` says so."""
-    import json
-
-    from tokenizers.implementations import BertWordPieceTokenizer
-
     settings = folder / "tokenizer_config.json"
     lowercase = json.loads(settings.read_text("utf-8")).get("do_lower_case", True) if settings.is_file() else True
-    # The wrapper class is unpicklable and lacks methods of the real one; its state is a complete Tokenizer.
-    return BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=lowercase)._tokenizer
+    words = (folder / "vocab.txt").read_text("utf-8").splitlines()
+    return word_piece({word: i for i, word in enumerate(words)}, lowercase=lowercase)
 
 
-def _byte_level(folder: Path) -> Tokenizer:
+def _from_merges(folder: Path) -> Tokenizer:
     """RoBERTa's tokenizer from `vocab.json` and `merges.txt`."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
+    end, start = tokenizer.token_to_id("</s>"), tokenizer.token_to_id("<s>")
+    if end is None or start is None:
+        raise UserError(f"{folder / 'vocab.json'}: no <s> and </s>; expected the vocabulary of a RoBERTa")
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", end), ("<s>", start), add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([t for t in ("<s>", "<pad>", "</s>", "<unk>")] + [AddedToken("<mask>", lstrip=True)])
-    ends = {token: tokenizer.token_to_id(token) for token in ("</s>", "<s>")}
-    tokenizer.post_processor = processors.RobertaProcessing(
-        ("</s>", ends["</s>"]), ("<s>", ends["<s>"]), add_prefix_space=False
-    )
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", AddedToken("<mask>", lstrip=True)])
     return tokenizer

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.inner import INNER_OPTIMIZERS, Inner, Schedule
 from jaxdistill.core.losses import attention_cross_entropy, cross_entropy
-from jaxdistill.core.types import AttentionRows, Batch, Learner, PyTree, Synthetic, Variables
+from jaxdistill.core.types import AttentionRows, Batch, Key, Learner, PyTree, Synthetic, Variables
 from jaxdistill.objectives.labels import LABEL_KINDS, LabelKind, label_targets, linear_decay, step_sizes
 
 
@@ -32,6 +32,8 @@ class InnerSpec:
       attention_log_eps: added inside the logarithm of the student's attention.
       optimizer: "sgd", "momentum" or "adam".
       lr_decay: factor 1 − t/T on the step sizes.
+      order: "fixed" takes the samples in turn, as above; "shuffled" permutes the samples of each class once an inner
+        epoch, the same way in every training; "fresh" permutes them anew in every training.
     """
 
     classes: int
@@ -44,12 +46,14 @@ class InnerSpec:
     attention_log_eps: float = 0.0
     optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
     lr_decay: bool = False
+    order: Literal["fixed", "shuffled", "fresh"] = "fixed"
 
     def __post_init__(self):
         choices = {
             "label_kind": LABEL_KINDS,
             "attention": ("none", "cls", "all"),
             "optimizer": tuple(INNER_OPTIMIZERS),
+            "order": ("fixed", "shuffled", "fresh"),
         }
         for field, known in choices.items():
             if (value := getattr(self, field)) not in known:
@@ -68,12 +72,26 @@ class InnerSpec:
         return self.per_class * self.classes
 
     @property
-    def minibatches(self) -> int:
-        return self.per_class // self.batch_per_class
+    def permutes_anew(self) -> bool:
+        """Whether each training of a learner draws its own order (and so needs a key)."""
+        return self.order == "fresh"
 
-    def order(self) -> Int[Array, " t"]:
-        """Minibatch of each step."""
-        return jnp.arange(self.steps) % self.minibatches
+    def sample_order(self, key: Key | None = None) -> Int[Array, "t m"]:
+        """Samples of each step's minibatch, m = b c.
+
+        Args:
+          key: of a `fresh` order.
+        """
+        minibatches, c = self.per_class // self.batch_per_class, self.classes
+        epochs = -(-self.steps // minibatches)
+        ranks = jnp.tile(jnp.arange(self.per_class)[None, :, None], (epochs, 1, c))  # which of its class, by epoch
+        if self.order != "fixed":
+            if self.permutes_anew and key is None:
+                raise ValueError('the "fresh" order of samples is drawn at each training: a key is needed')
+            key = key if self.permutes_anew else jax.random.key(0)
+            ranks = jax.random.permutation(key, ranks, axis=1, independent=True)
+        samples = ranks * c + jnp.arange(c)[None, None]
+        return samples.reshape(epochs * minibatches, self.batch_per_class * c)[: self.steps]
 
 
 def make_inner(learner: Learner, spec: InnerSpec) -> Inner:
@@ -93,7 +111,9 @@ def make_inner(learner: Learner, spec: InnerSpec) -> Inner:
     return Inner(loss, INNER_OPTIMIZERS[spec.optimizer](), learner.groups)
 
 
-def make_schedule(spec: InnerSpec, synthetic: Synthetic, support: Batch, frozen: PyTree) -> Schedule:
+def make_schedule(
+    spec: InnerSpec, synthetic: Synthetic, support: Batch, frozen: PyTree, key: Key | None = None
+) -> Schedule:
     """What the inner loop trains on.
 
     Args:
@@ -102,18 +122,15 @@ def make_schedule(spec: InnerSpec, synthetic: Synthetic, support: Batch, frozen:
       support: what is not: token ids and masks of a text-level set; labels where `synthetic.labels` is `None`
         (float, [n c]). Leading axis n throughout.
       frozen: `Variables.frozen` of the learner.
+      key: of a `fresh` order of samples.
     """
-    labels = synthetic.labels if synthetic.labels is not None else support.labels
-    data = {"inputs": synthetic.inputs, "labels": label_targets(labels, spec.label_kind)}
+    labels = support.labels if synthetic.labels is None else label_targets(synthetic.labels, spec.label_kind)
+    data = {"labels": labels, "inputs": synthetic.inputs}
     if spec.attention != "none":
         data["attention"] = synthetic.attention
-    fixed = dataclasses.replace(support, labels=None)
-
-    def cut(tree: PyTree) -> PyTree:
-        return jax.tree.map(lambda x: x.reshape(spec.minibatches, -1, *x.shape[1:]), tree)
-
+    present = {name: x for name, x in data.items() if x is not None}
     lr = step_sizes(synthetic.raw_lr)
     if spec.lr_decay:
         lr *= linear_decay(spec.steps).reshape(-1, *(1,) * (lr.ndim - 1)).astype(lr.dtype)
-    present = {name: x for name, x in data.items() if x is not None}
-    return Schedule(lr, spec.order(), cut(present), cut(fixed), frozen)
+    fixed = dataclasses.replace(support, labels=None)
+    return Schedule(lr, spec.sample_order(key), present, fixed, frozen)

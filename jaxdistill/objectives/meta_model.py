@@ -33,9 +33,9 @@ def meta_model(learner: Learner, spec: InnerSpec, adjoint: Adjoint = MIXED) -> O
     inner = make_inner(learner, spec)
 
     def objective(synthetic: Synthetic, state, constants: MetaModelConstants, real_batch: Batch, key):
-        refresh_key, window_key = jax.random.split(key)
+        refresh_key, window_key, order_key = jax.random.split(key, 3)
         start = learner.refresh(constants.base, refresh_key)
-        schedule = make_schedule(spec, synthetic, constants.support, start.frozen)
+        schedule = make_schedule(spec, synthetic, constants.support, start.frozen, order_key)
         trained = unroll(inner, start.trainable, schedule, adjoint, key=window_key)
         logits = learner.apply(Variables(trained, start.frozen), real_batch, train=True).logits
         loss = cross_entropy(logits, real_batch.labels, real_batch.weights)

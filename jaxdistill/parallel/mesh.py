@@ -7,7 +7,6 @@ its arguments. The same calls serve one device, many devices and many hosts.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Sequence
 
@@ -119,8 +118,7 @@ def pad_leading(batch: Batch, multiple: int) -> Batch:
     Returns:
       The batch itself if nothing is missing. Otherwise `weights` is always given, since it tells fillers apart.
     """
-    leaves = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
-    leaves = {name: leaf for name, leaf in leaves.items() if leaf is not None}
+    leaves = {name: leaf for name, leaf in vars(batch).items() if leaf is not None}
     if all(leaf.shape[0] % multiple == 0 for leaf in leaves.values()):
         return batch
     # Unpacked, a row is an example.

@@ -29,12 +29,12 @@ def problem(key, steps, optimizer="sgd", per_group=False, minibatches=2):
     params = {n: jax.random.normal(k, s) for (n, s), k in zip(WIDTHS.items(), keys[:2], strict=True)}
     schedule = Schedule(
         lr=0.1 + 0.3 * jax.random.uniform(keys[2], (steps, 2) if per_group else (steps,)),
-        index=jnp.arange(steps) % minibatches,
+        index=(jnp.arange(steps) % minibatches)[:, None] * 5 + jnp.arange(5)[None],
         data={
-            "x": jax.random.normal(keys[3], (minibatches, 5, 3)),
-            "y": jax.random.normal(keys[4], (minibatches, 5, 2)),
+            "x": jax.random.normal(keys[3], (minibatches * 5, 3)),
+            "y": jax.random.normal(keys[4], (minibatches * 5, 2)),
         },
-        fixed=0.5 + 0.1 * jnp.arange(minibatches * 5.0).reshape(minibatches, 5),
+        fixed=0.5 + 0.1 * jnp.arange(minibatches * 5.0),
         frozen=jnp.array([0.3, -0.2])[None],
     )
     target = jax.tree.map(lambda p: jnp.cos(7 * p), params)

@@ -46,13 +46,17 @@ def folder(path: Path, suffix: str = ".csv", train=TRAIN, test=TEST) -> Path:
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".tsv", ".jsonl"])
 def test_formats_give_the_same_data(tmp_path, suffix):
     data = load_task("mine", data_dir=folder(tmp_path, suffix), **COLUMNS)
-    assert data.source_hash == "?"
+    assert data.source_hash == "126340c9642b00b82864084ee83e872502b5381b4be6bc8744f3d6ec745a8fcc"
     assert data.task.label_names == ("bad", "good")
     assert data.test.texts == [("one",), ("two",), ("",)]
     assert data.test.labels.tolist() == [1, 0, 1]
     assert (len(data.train), len(data.dev)) == (19, 2)
     assert data.dev.class_counts(2).tolist() == [1, 1]
-    assert data.notes == ("dev is 2 of the 21 training examples", "empty texts are kept: 1 in train, 1 in test")
+    assert data.notes == (
+        "dev is 2 of the 21 training examples",
+        "empty texts are kept: 1 in train, 1 in test",
+        "training examples whose text is also in test are kept: 1",
+    )
 
 
 def test_whole_number_labels_and_given_names_agree_over_formats(tmp_path):
@@ -86,7 +90,7 @@ def test_without_train_the_other_split_is_cut_and_said(tmp_path):
 
 def test_texts_of_train_in_test_are_counted(tmp_path):
     data = load_task("mine", data_dir=folder(tmp_path, test=TRAIN[:3]), **COLUMNS)
-    assert data.notes[-1] == "3 training examples have a text that is also in test; they are kept"
+    assert data.notes[-1] == "training examples whose text is also in test are kept: 3"
 
 
 def test_environment_folder_and_column_changes(tmp_path, monkeypatch):
@@ -210,7 +214,11 @@ def test_broken_parquet_gives_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("toy/reviews", {"data_dir": "x"}, "task 'toy/reviews' is built in; it takes no data_dir, columns or label_names"),
+        (
+            "toy/reviews",
+            {"data_dir": "x"},
+            "task 'toy/reviews' is built in; it takes no data_dir, columns or label_names",
+        ),
         ("mine", {"data_dir": "x"}, "task 'mine' is your own, so text_columns and label_column must be given"),
         (
             "mine",

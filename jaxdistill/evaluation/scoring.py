@@ -1,0 +1,77 @@
+"""Scores of a learner on a split."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxdistill.core.losses import cross_entropy
+from jaxdistill.core.types import Batch, Learner, Variables, pytree
+from jaxdistill.data.batching import EvalBatches, eval_batches
+from jaxdistill.data.encoding import Encoded
+from jaxdistill.evaluation.metrics import confusion
+
+ROWS = 16
+
+
+@pytree
+class Score:
+    """What a learner made of some rows; scores add up.
+
+    Attributes:
+      confusion: counts (true class, predicted class).
+      loss_sum: sum of the rows' cross-entropies.
+    """
+
+    confusion: Int[Array, "c c"] | Int[np.ndarray, "c c"]
+    loss_sum: Float[Array, ""] | Float[np.ndarray, ""]
+
+    def __add__(self, other: Score) -> Score:
+        return jax.tree.map(lambda a, b: a + b, self, other)
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy."""
+        return float(self.loss_sum / np.sum(self.confusion))
+
+
+def score_batch(learner: Learner, variables: Variables, batch: Batch) -> Score:
+    """Score of one batch; fillers (weight 0) do not count."""
+    logits = learner.apply(variables, batch).logits
+    total = cross_entropy(logits, batch.labels, batch.weights) * jnp.sum(batch.weights)
+    return Score(confusion(logits, batch.labels, batch.weights), total)
+
+
+def split_batches(
+    encoded: Encoded,
+    *,
+    row_length: int,
+    groups: Sequence[Int[np.ndarray, " m"]] | None = None,
+    rows_multiple_of: int = 1,
+) -> EvalBatches:
+    """A split in packed batches of one shape.
+
+    Args:
+      encoded: the split.
+      row_length: positions of a row.
+      groups: rows that go together, one group a student, when students share the split.
+      rows_multiple_of: see `data.batching.eval_batches`.
+    """
+    rows = max(ROWS, rows_multiple_of)
+    return eval_batches(encoded, row_length=row_length, rows=rows, groups=groups, rows_multiple_of=rows_multiple_of)
+
+
+class Scorer:
+    """Scores one trained learner on all batches of a split; holds the compiled program."""
+
+    def __init__(self, learner: Learner):
+        self._score = jax.jit(functools.partial(score_batch, learner))
+
+    def __call__(self, variables: Variables, split: EvalBatches) -> Score:
+        scores = [self._score(variables, batch) for batch in split.batches]
+        return functools.reduce(Score.__add__, jax.device_get(scores))

@@ -1,0 +1,132 @@
+"""What a method gets and gives: `distill(config, problem, *, key, run) -> DistilledSet`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxdistill.core.types import Key, Variables
+from jaxdistill.data.encoding import Encoded
+from jaxdistill.data.sources import TaskData
+from jaxdistill.evaluation import protocols
+from jaxdistill.evaluation.cost import Stopwatch
+from jaxdistill.io.checkpoints import Checkpoints
+from jaxdistill.io.distilled import DistilledSet
+from jaxdistill.io.metrics import MetricWriter
+from jaxdistill.models.pretrained import Pretrained
+from jaxdistill.objectives.inner_problem import InnerSpec
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """A task made ready for one learner.
+
+    Attributes:
+      data: texts and labels.
+      pretrained: the learner with its tokenizer.
+      train, dev, test: the splits, tokenised.
+      row_length: positions of a packed row of real text.
+      notes: what a user should know of data and model.
+    """
+
+    data: TaskData
+    pretrained: Pretrained
+    train: Encoded
+    dev: Encoded
+    test: Encoded
+    row_length: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> int:
+        return len(self.data.task.label_names)
+
+    def base(self) -> Variables:
+        """The learner's variables before `Learner.refresh`; the same for everyone, since refresh draws the rest."""
+        return self.pretrained.learner.init(jax.random.key(0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The only way a method touches the world.
+
+    Attributes:
+      make_writer: opens the metric writers, given the first step that will be written.
+      checkpoints: where state is kept; `None` keeps none.
+      checkpoint_seconds: time between checkpoints.
+      mesh: devices; `None` uses the default one.
+      protocol: how checkpoints are chosen.
+      stop: asked after every outer step; True ends the run after a last checkpoint (`Stopped` is raised).
+      say: prints one line for the user.
+      stopwatch: wall time by stage.
+    """
+
+    make_writer: Callable[[int], MetricWriter] | None = None
+    checkpoints: Checkpoints | None = None
+    checkpoint_seconds: float = 60.0
+    mesh: Mesh | None = None
+    protocol: protocols.Protocol = protocols.CLEAN
+    stop: Callable[[], bool] = lambda: False
+    say: Callable[[str], None] = print
+    stopwatch: Stopwatch = dataclasses.field(default_factory=Stopwatch)
+
+
+class Stopped(Exception):
+    """The run was asked to stop and has kept a checkpoint; the same command goes on from there."""
+
+
+class DistillFn(Protocol):
+    def __call__(self, config: Any, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
+        """Distil a task.
+
+        Args:
+          config: the method's own, static.
+          problem: data and learner; the test split is not read.
+          key: all randomness.
+          run: everything with a side effect.
+
+        Raises:
+          UserError: the configuration does not fit the problem.
+          Stopped: the run was interrupted; a checkpoint is kept.
+        """
+        ...
+
+
+class Method(NamedTuple):
+    """An entry of the registry.
+
+    Attributes:
+      config: dataclass of the method's settings; `config()` is its default.
+      distill: see `DistillFn`.
+      inner_spec: `inner_spec(config, classes)` says how a learner trains on the result by its learned schedule; it
+        returns `None` when nothing but texts and labels was chosen, and a fixed recipe trains on them.
+    """
+
+    config: Callable[[], Any]
+    distill: DistillFn
+    inner_spec: Callable[[Any, int], InnerSpec | None]
+
+
+def manifest(method: str, config: Any, problem: Problem, key: Key, learner: str, cost: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `manifest.json` that a method knows."""
+    return {
+        "task": problem.data.task.name,
+        "method": method,
+        "learner": learner,
+        "config": config,
+        "seeds": np.asarray(jax.random.key_data(key)).tolist(),
+        "source_hash": problem.data.source_hash,
+        "cost": cost,
+        "notes": list(problem.notes),
+    }
+
+
+def folder_name(folder: Path | None) -> str | None:
+    """Last part of a path, which says what a checkpoint is without saying where it lies."""
+    return None if folder is None else folder.name

@@ -1,0 +1,162 @@
+"""Driving the outer loop: resume, log, select on dev, checkpoint, stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.core.outer import OuterState, Update
+from jaxdistill.core.types import Batch, Key, PyTree, Synthetic, pytree
+from jaxdistill.methods.base import Run, Stopped
+
+BAD_STEPS = 20
+
+
+@pytree
+class Progress:
+    """What a checkpoint holds.
+
+    Attributes:
+      state: of the outer loop.
+      best: the distilled set with the best selection score so far.
+      best_score: its score, higher is better.
+      best_step: outer steps after which it was met.
+      selections: scores of all selections so far; NaN where none was made yet.
+    """
+
+    state: OuterState
+    best: Synthetic
+    best_score: jax.Array
+    best_step: jax.Array
+    selections: jax.Array
+
+
+class Fitted(NamedTuple):
+    """Result of the outer loop.
+
+    Attributes:
+      synthetic: the selected distilled set.
+      step: outer steps after which it was met.
+      score: its selection score.
+      selections: (step, score) of every selection.
+      seconds_per_step: median over the steps this process ran, the first left out; `None` when it ran fewer than two.
+      skipped: updates skipped because something was not finite.
+    """
+
+    synthetic: Synthetic
+    step: int
+    score: float
+    selections: list[tuple[int, float]]
+    seconds_per_step: float | None
+    skipped: int
+
+
+def fit(
+    update: Update,
+    state: OuterState,
+    constants: PyTree,
+    batches: Callable[[int], Batch],
+    *,
+    updates: int,
+    select: Callable[[Synthetic], float],
+    select_at: tuple[int, ...],
+    key: Key,
+    run: Run,
+    place: Callable[[PyTree], PyTree] = lambda tree: tree,
+) -> Fitted:
+    """Run outer steps until `updates` are done; the same call after an interruption gives the same result, bit for bit.
+
+    Args:
+      update: jitted `core.outer` update; its first argument is donated.
+      state: before the first step.
+      constants: what the objective only reads.
+      batches: the real batch of step k.
+      updates: outer steps in all.
+      select: selection score of a distilled set, higher is better; deterministic.
+      select_at: numbers of steps done at which to select; the last should be `updates`.
+      key: of the outer steps.
+      run: checkpoints, writers, stop signal.
+      place: puts a restored state on the devices.
+
+    Raises:
+      UserError: `BAD_STEPS` steps in a row gave a non-finite loss or meta-gradient.
+      Stopped: `run.stop()` said so.
+    """
+    progress = Progress(
+        state,
+        jax.tree.map(jnp.copy, state.synthetic),
+        jnp.asarray(-jnp.inf),
+        jnp.zeros((), jnp.int32),
+        jnp.full(len(select_at), jnp.nan),
+    )
+    start = 0
+    if run.checkpoints is not None and (latest := run.checkpoints.latest()) is not None:
+        progress = place(run.checkpoints.restore(jax.eval_shape(lambda: progress)))
+        start = int(progress.state.step)
+        run.say(f"resuming at outer step {start} of {updates}")
+    writer = run.make_writer(start) if run.make_writer is not None else None
+    seconds: list[float] = []
+
+    def save(progress: Progress) -> None:
+        if run.checkpoints is not None:
+            if writer is not None:
+                writer.flush()
+            run.checkpoints.save(int(progress.state.step), progress)
+
+    try:
+        last_save = time.monotonic()
+        for step in range(start, updates):
+            began = time.monotonic()
+            state, metrics = update(progress.state, constants, batches(step), key)
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            seconds.append(time.monotonic() - began)
+            progress = Progress(state, progress.best, progress.best_score, progress.best_step, progress.selections)
+            done = step + 1
+            if done in select_at:
+                progress, score = _select(progress, select, select_at.index(done), done)
+                values["selection_score"] = score
+            if writer is not None:
+                writer.write(step, values)
+            if int(state.skipped_in_a_row) >= BAD_STEPS:
+                raise UserError(
+                    f"the loss or the meta-gradient was not finite in {BAD_STEPS} outer steps in a row, up to step "
+                    f"{done}; the last good checkpoint is kept: lower the outer learning rate or the initial step size"
+                )
+            stopping = run.stop()
+            if stopping or done == updates or time.monotonic() - last_save > run.checkpoint_seconds:
+                save(progress)
+                last_save = time.monotonic()
+            if stopping and done < updates:
+                raise Stopped(f"stopped after outer step {done} of {updates}")
+    finally:
+        if writer is not None:
+            writer.close()
+    scores = np.asarray(progress.selections)
+    return Fitted(
+        synthetic=jax.device_get(progress.best),
+        step=int(progress.best_step),
+        score=float(progress.best_score),
+        selections=[(at, float(score)) for at, score in zip(select_at, scores, strict=True)],
+        seconds_per_step=float(np.median(seconds[1:])) if len(seconds) > 1 else None,
+        skipped=int(progress.state.skipped),
+    )
+
+
+def _select(
+    progress: Progress, select: Callable[[Synthetic], float], number: int, done: int
+) -> tuple[Progress, float]:
+    synthetic = progress.state.synthetic
+    score = select(synthetic)
+    selections = progress.selections.at[number].set(score)
+    if not score > float(progress.best_score):
+        kept = progress.best, progress.best_score, progress.best_step
+    else:
+        # A copy: the state's own buffers are donated to the next update.
+        kept = jax.tree.map(jnp.copy, synthetic), jnp.asarray(score, jnp.float32), jnp.asarray(done, jnp.int32)
+    return Progress(progress.state, *kept, selections), score

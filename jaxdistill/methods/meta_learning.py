@@ -1,0 +1,215 @@
+"""Learning a `Synthetic` by the meta-gradient: settings, optimiser, selection; shared by all methods that do so."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxdistill.core import adjoints
+from jaxdistill.core.errors import UserError
+from jaxdistill.core.outer import init_outer, linear_schedule, make_update
+from jaxdistill.core.types import Batch, Key, Learner, Synthetic
+from jaxdistill.data.batching import TrainBatches
+from jaxdistill.evaluation.cost import CostRecord, peak_memory_bytes
+from jaxdistill.evaluation.metrics import metric_named
+from jaxdistill.evaluation.scoring import Score, split_batches
+from jaxdistill.evaluation.students import Examiner
+from jaxdistill.io.distilled import DistilledSet
+from jaxdistill.methods.base import Problem, Run, manifest
+from jaxdistill.methods.loop import Fitted, fit
+from jaxdistill.objectives.inner_problem import InnerSpec
+from jaxdistill.objectives.labels import raw_step_sizes
+from jaxdistill.objectives.meta_model import MetaModelConstants, meta_model
+from jaxdistill.parallel.mesh import replicated, shard_batch
+
+LrPer = Literal["set", "step", "layer"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    """Settings of the outer loop.
+
+    Attributes:
+      updates: outer steps.
+      batch_size: real examples a step (and fresh learner).
+      lr: peak learning rate of AdamW.
+      input_lr, label_lr, attention_lr, step_size_lr: factors on it for each part of what is learned.
+      warmup: share of the updates spent warming up; linear decay to 0 follows.
+      first_update_is_zero: warm-up from factor 0 rather than 1/W.
+      clip: largest global norm of the meta-gradient over all learned parts together.
+      decay_labels, decay_step_sizes: decoupled weight decay.
+      inits: fresh learners averaged in each outer step.
+      adjoint: how the inner loop is differentiated: mixed, nested(k), truncated(w), ... (`core.adjoints`).
+      selections: how often the distilled set is scored on dev; the best is kept.
+      packed: several short real texts in a row.
+    """
+
+    updates: int = 1000
+    batch_size: int = 32
+    lr: float = 1e-2
+    input_lr: float = 1.0
+    label_lr: float = 1.0
+    attention_lr: float = 1.0
+    step_size_lr: float = 1.0
+    warmup: float = 0.1
+    first_update_is_zero: bool = False
+    clip: float = 1.0
+    decay_labels: float = 0.0
+    decay_step_sizes: float = 0.0
+    inits: int = 1
+    adjoint: str = "mixed"
+    selections: int = 5
+    packed: bool = True
+
+    def __post_init__(self):
+        adjoints.parse(self.adjoint)
+        for field in ("updates", "batch_size", "inits", "selections"):
+            if (value := getattr(self, field)) < 1:
+                raise UserError(f"outer.{field} is {value}: it must be at least 1")
+        for field in ("lr", "clip"):
+            if not (value := getattr(self, field)) > 0:
+                raise UserError(f"outer.{field} is {value}: it must be above 0")
+        if not 0.0 <= self.warmup < 1.0:
+            raise UserError(f"outer.warmup is {self.warmup}: accepted is a share in [0, 1)")
+
+    @property
+    def select_at(self) -> tuple[int, ...]:
+        """Numbers of outer steps after which the set is scored, evenly spaced; the last is `updates`."""
+        count = min(self.selections, self.updates)
+        return tuple(round(self.updates * (i + 1) / count) for i in range(count))
+
+    def optimizer(self) -> optax.GradientTransformation:
+        """Clip, Adam, decoupled decay, factors, schedule; what `core.outer` skips does not advance the schedule."""
+
+        def by_field(inputs: float, labels: float, attention: float, raw_lr: float) -> Synthetic:
+            return Synthetic(inputs=inputs, labels=labels, attention=attention, raw_lr=raw_lr)
+
+        factors = by_field(self.input_lr, self.label_lr, self.attention_lr, self.step_size_lr)
+        decays = by_field(0.0, self.decay_labels, 0.0, self.decay_step_sizes)
+
+        def scale(updates, params=None):
+            return _map_fields(lambda u, f: f * u, updates, factors)
+
+        def decay(updates, params):
+            decayed = _map_fields(lambda p, d: d * p, params, decays)
+            return jax.tree.map(jnp.add, updates, decayed)
+
+        schedule = linear_schedule(self.lr, self.updates, self.warmup, first_is_zero=self.first_update_is_zero)
+        return optax.chain(
+            optax.clip_by_global_norm(self.clip),
+            optax.scale_by_adam(),
+            optax.stateless(decay),
+            optax.stateless(scale),
+            optax.scale_by_learning_rate(schedule),
+        )
+
+
+def _map_fields(function, synthetic: Synthetic, settings: Synthetic) -> Synthetic:
+    """`function(array, setting)` for each present field."""
+    fields = {f.name: getattr(synthetic, f.name) for f in dataclasses.fields(synthetic)}
+    return Synthetic(**{k: None if x is None else function(x, getattr(settings, k)) for k, x in fields.items()})
+
+
+def initial_step_sizes(lr: float, lr_per: LrPer, steps: int, learner: Learner) -> np.ndarray:
+    """Raw step sizes: one for all (`set`), one a step, or one a step and layer group.
+
+    Raises:
+      UserError: `lr` is not above 0, or `lr_per` unknown.
+    """
+    if not lr > 0:
+        raise UserError(f"initial_lr is {lr}: a step size must be above 0")
+    if lr_per not in ("set", "step", "layer"):
+        raise UserError(f"unknown lr_per {lr_per!r}: give set, step or layer")
+    shape = {"set": (1,), "step": (steps,), "layer": (steps, len(learner.group_names))}[lr_per]
+    return raw_step_sizes(lr, shape)
+
+
+def learn(
+    problem: Problem, synthetic: Synthetic, support: Batch, spec: InnerSpec, outer: Outer, *, key: Key, run: Run
+) -> Fitted:
+    """Descend the meta-model objective from `synthetic` and keep the set that does best on dev.
+
+    Args:
+      problem: data and learner.
+      synthetic: initial values; what is `None` is not learned.
+      support: texts and constant labels of the set, see `objectives.inner_problem.make_schedule`.
+      spec: the inner problem.
+      outer: settings.
+      key: randomness of learners (outer steps and selection).
+      run: side effects.
+    """
+    learner = problem.pretrained.learner
+    step_key, select_key = jax.random.split(key)
+    mesh = run.mesh
+    data_axis = 1 if mesh is None else mesh.shape["data"]
+    batches = TrainBatches(
+        problem.train,
+        batch_size=outer.batch_size,
+        seed=int(np.asarray(jax.random.key_data(key)).astype(np.uint32)[-1]),
+        row_length=problem.row_length,
+        packed=outer.packed,
+        rows_multiple_of=data_axis,
+    )
+    place = (lambda tree: tree) if mesh is None else (lambda tree: jax.device_put(tree, replicated(mesh)))
+    put_batch = (lambda batch: batch) if mesh is None else functools.partial(shard_batch, mesh)
+    constants = place(MetaModelConstants(problem.base(), support))
+    objective = meta_model(learner, spec, adjoints.parse(outer.adjoint))
+    optimizer = outer.optimizer()
+    update = jax.jit(make_update(objective, optimizer, inits=outer.inits), donate_argnums=0)
+    synthetic = jax.tree.map(jnp.asarray, synthetic)
+    state = place(init_outer(synthetic, optimizer))
+
+    protocol = run.protocol
+    encoded = problem.dev if protocol.select_on == "dev" else problem.test
+    parts = [np.arange(len(encoded))[part] for part in protocol.selection_slices(len(encoded))]
+    split = split_batches(encoded, row_length=problem.row_length, groups=parts)
+    examiner = Examiner(learner, spec)
+    keys = jax.random.split(select_key, len(parts))
+    metric = metric_named(problem.data.task.metric)
+
+    def select(synthetic: Synthetic) -> float:
+        with run.stopwatch.stage("select"):
+            scores = examiner.scores(constants.base, (synthetic, support), keys, split, shared=True)
+            total = functools.reduce(Score.__add__, scores)
+            return metric(total.confusion) if protocol.select_by == "metric" else -total.loss
+
+    return fit(
+        update,
+        state,
+        constants,
+        lambda step: put_batch(batches(step)),
+        updates=outer.updates,
+        select=select,
+        select_at=outer.select_at,
+        key=step_key,
+        run=run,
+        place=place,
+    )
+
+
+def finish(
+    result: DistilledSet, method: str, config: Any, problem: Problem, key: Key, fitted: Fitted, outer: Outer, run: Run
+) -> DistilledSet:
+    """The learned set with its manifest: settings, selection and cost."""
+    cost = CostRecord(
+        distill_seconds=run.stopwatch.seconds.get("distill"),
+        seconds_per_outer_step=fitted.seconds_per_step,
+        peak_bytes=peak_memory_bytes(),
+        real_examples=outer.updates * outer.batch_size,
+        distilled_bytes=result.size_in_bytes,
+    )
+    facts = manifest(method, config, problem, key, problem.pretrained.source, cost.to_json())
+    facts["selection"] = {
+        "protocol": run.protocol.name,
+        "step": fitted.step,
+        "score": fitted.score,
+        "scores": fitted.selections,
+        "skipped_updates": fitted.skipped,
+    }
+    return dataclasses.replace(result, manifest=facts)

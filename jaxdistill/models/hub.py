@@ -1,0 +1,51 @@
+"""Model folders from the Hugging Face hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.models.tokenizer import FILES as TOKENIZER_FILES
+
+PROBE_SECONDS = 5.0
+
+
+def download(name: str) -> Path:
+    """The folder of a hub model: config, tokenizer and weights (safetensors where there are, else the .bin).
+
+    The hub is asked once, briefly, what the model holds; where it does not answer, or `HF_HUB_OFFLINE` is set, only
+    the local cache is looked at.
+
+    Args:
+      name: hub id, such as "bert-base-uncased" or "google/bert_uncased_L-4_H-256_A-4".
+
+    Raises:
+      UserError: neither the hub (within seconds) nor the cache has the model.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    patterns = ["config.json", *TOKENIZER_FILES]
+    reason = "HF_HUB_OFFLINE is set"
+    if os.environ.get("HF_HUB_OFFLINE", "0").upper() not in {"1", "ON", "YES", "TRUE"}:
+        # The client raises errors of a dozen unrelated types; all of them mean "not to be had".
+        try:
+            info = huggingface_hub.HfApi().model_info(name, timeout=PROBE_SECONDS)
+            files = [sibling.rfilename for sibling in info.siblings or []]
+            safe = any(file.startswith("model") and file.endswith(".safetensors") for file in files)
+            patterns += ["model*.safetensors", "model.safetensors.index.json"] if safe else ["pytorch_model*.bin*"]
+            return Path(
+                huggingface_hub.snapshot_download(
+                    name, revision=info.sha, allow_patterns=patterns, etag_timeout=PROBE_SECONDS
+                )
+            )
+        except Exception as error:
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+    try:
+        return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
+    except (LocalEntryNotFoundError, ValueError) as error:
+        raise UserError(
+            f"model {name!r}: neither a folder nor in the local cache, and the hub gives none ({reason}); "
+            "expected minilm, tiny, a folder or a hub id"
+        ) from error

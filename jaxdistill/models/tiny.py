@@ -1,0 +1,38 @@
+"""A random two-layer encoder with a vocabulary of a few hundred pieces: for tests and smoke runs."""
+
+from __future__ import annotations
+
+import string
+from typing import TYPE_CHECKING
+
+from jaxdistill.models.config import EncoderConfig
+from jaxdistill.models.tokenizer import word_piece
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_PUNCTUATION = ".,!?'\"-:;()$%&/"
+_WORDS = (
+    "the a an and or but so if of to in on at by for from with about as than then not never no hardly far quite very "
+    "really truly just simply rather too it its this that these those i we you he she they my your his her our their "
+    "me us them is was are were be been has have had do does did will would can could should all one two three some "
+    "any more most much many other every who what when where which how why there here out up down over after before "
+    "film movie book story food place phone screen music show actor plot time day year people man woman world life "
+    "work home city news company market game team player school government price good great bad awful terrible poor "
+    "wonderful excellent brilliant dull boring funny sad happy new old big small best worst better worse made make "
+    "like love hate think see saw feel felt say said says know get got go went come came take want need look find"
+)
+_ENDINGS = ("##ing", "##ed", "##er", "##est", "##ly", "##es")
+
+
+def tiny_tokenizer() -> Tokenizer:
+    """Common words whole, every other word letter by letter."""
+    characters = string.ascii_lowercase + string.digits
+    pieces = [*_SPECIAL, *_PUNCTUATION, *characters, *(f"##{c}" for c in characters), *_ENDINGS, *_WORDS.split()]
+    return word_piece({piece: i for i, piece in enumerate(dict.fromkeys(pieces))}, lowercase=True)
+
+
+def tiny_config(vocabulary: int) -> EncoderConfig:
+    """Two layers of width 32."""
+    return EncoderConfig(vocabulary=vocabulary, width=32, layers=2, heads=2, intermediate=64, positions=128)

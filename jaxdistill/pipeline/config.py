@@ -1,0 +1,148 @@
+"""The configuration of an experiment: typed, frozen, checked at construction."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.coresets.selection import CORESETS
+from jaxdistill.evaluation.protocols import protocol_named
+from jaxdistill.evaluation.recipes import DILM, Recipe
+from jaxdistill.methods.registry import method_named
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskConfig:
+    """Which data, and how much of a text is read.
+
+    Attributes:
+      name: of the task table, or any name with `data_dir`, `text_columns` and `label_column`.
+      data_dir: folder of parquet, csv, tsv or jsonl files, one a split; empty looks in `$JAXDISTILL_DATA`, then on the
+        hub.
+      text_columns, label_column, label_names: empty takes those of the task table.
+      max_length: tokens of a text at most; 0 takes that of the task table.
+      row_length: positions of a packed row; 0 takes max_length.
+    """
+
+    name: str = "toy/reviews"
+    data_dir: str = ""
+    text_columns: tuple[str, ...] = ()
+    label_column: str = ""
+    label_names: tuple[str, ...] = ()
+    max_length: int = 0
+    row_length: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnerConfig:
+    """Which model learns.
+
+    Attributes:
+      name: "minilm", "tiny", a Hugging Face folder, or a hub id.
+      trainable: "all", "head" or "last_k:2".
+      dtype: float32 or bfloat16, of matrix products.
+      scan_layers, remat_layers: smaller programs, less memory; see `models.encoder.Encoder`.
+    """
+
+    name: str = "minilm"
+    trainable: str = "all"
+    dtype: str = "float32"
+    scan_layers: bool = False
+    remat_layers: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """How results are measured.
+
+    Attributes:
+      protocol: clean or paper.
+      students: fresh learners of the reported number, each scored on the whole test split; 0 takes the protocol's.
+      baselines: coresets evaluated beside the method, trained by `recipe`.
+      baseline_students: fresh learners of each baseline.
+      recipe: how learners train on plain texts.
+      full_epochs: epochs of the full-data reference; 0 leaves it out.
+      full_students: learners of the full-data reference.
+    """
+
+    protocol: str = "clean"
+    students: int = 0
+    baselines: tuple[str, ...] = ("random", "k_center", "herding", "k_means")
+    baseline_students: int = 10
+    recipe: Recipe = DILM
+    full_epochs: float = 1.0
+    full_students: int = 1
+
+    def __post_init__(self):
+        protocol_named(self.protocol)
+        if unknown := [name for name in self.baselines if name not in CORESETS]:
+            raise UserError(f"unknown baseline {unknown[0]!r}: accepted are {', '.join(CORESETS)}")
+
+    @property
+    def test_students(self) -> int:
+        return self.students or protocol_named(self.protocol).students_test
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """One cell of a table.
+
+    Attributes:
+      method: name in the registry of methods.
+      settings: the method's own configuration; `None` takes its default.
+      seed: all randomness.
+      seeds: distillations, of seeds seed, seed + 1, ...
+      devices: of the mesh; 0 uses one device without a mesh, -1 all there are.
+      checkpoint_seconds: time between checkpoints.
+    """
+
+    task: TaskConfig = TaskConfig()
+    learner: LearnerConfig = LearnerConfig()
+    method: str = "attention_label"
+    settings: Any = None
+    evaluation: EvaluationConfig = EvaluationConfig()
+    seed: int = 0
+    seeds: int = 1
+    devices: int = 0
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self):
+        expected = method_named(self.method).config
+        if self.settings is None:
+            object.__setattr__(self, "settings", expected())
+        elif not isinstance(self.settings, expected):
+            raise UserError(
+                f"method {self.method!r} takes settings of type {expected.__name__}, "
+                f"not {type(self.settings).__name__}: give both, or neither"
+            )
+        if self.seeds < 1:
+            raise UserError(f"seeds is {self.seeds}: at least 1 distillation is needed")
+
+
+def smoke(config: ExperimentConfig) -> ExperimentConfig:
+    """The same experiment on toy data with a tiny learner, two outer steps and two students: runs in seconds."""
+    settings = config.settings
+    changes: dict[str, Any] = {}
+    if hasattr(settings, "outer"):
+        changes["outer"] = dataclasses.replace(settings.outer, updates=2, batch_size=8, selections=1)
+    if hasattr(settings, "length"):
+        changes["length"] = min(settings.length, 16)
+    if hasattr(settings, "pool"):
+        changes["pool"] = 50
+    evaluation = dataclasses.replace(
+        config.evaluation,
+        students=2,
+        baselines=config.evaluation.baselines[:1],
+        baseline_students=2,
+        recipe=dataclasses.replace(config.evaluation.recipe, steps=2),
+        full_epochs=0.0,
+    )
+    return dataclasses.replace(
+        config,
+        task=TaskConfig(name="toy/reviews", max_length=32),
+        learner=dataclasses.replace(config.learner, name="tiny"),
+        settings=dataclasses.replace(settings, **changes),
+        evaluation=evaluation,
+        seeds=1,
+    )

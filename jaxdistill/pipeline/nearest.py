@@ -1,0 +1,36 @@
+"""The words whose embeddings lie nearest to those of an embedding-level set, for the report."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdistill.io.distilled import DistilledSet
+from jaxdistill.methods.base import Problem
+
+
+def nearest_tokens(
+    inputs: Float[np.ndarray, "n l d"], table: Float[np.ndarray, "v d"], count: int = 1
+) -> tuple[Int[np.ndarray, "n l k"], Float[np.ndarray, "n l k"]]:
+    """Token ids and cosines of the `count` nearest rows of a word table, nearest first."""
+    unit = table / np.maximum(np.linalg.norm(table, axis=-1, keepdims=True), 1e-12)
+    flat = inputs.reshape(-1, inputs.shape[-1])
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=-1, keepdims=True), 1e-12)
+    cosine = flat @ unit.T
+    best = np.argsort(-cosine, axis=-1, kind="stable")[:, :count]
+    shape = (*inputs.shape[:2], count)
+    return best.reshape(shape), np.take_along_axis(cosine, best, axis=-1).reshape(shape)
+
+
+def nearest_words(distilled: DistilledSet, problem: Problem, count: int = 3) -> list | None:
+    """For each sample and position (word, cosine), nearest first; `None` when there is nothing to look up."""
+    learner = problem.pretrained.learner
+    if distilled.synthetic is None or distilled.synthetic.inputs is None or learner.word_table is None:
+        return None
+    table = np.asarray(learner.word_table(problem.base()))
+    ids, cosines = nearest_tokens(np.asarray(distilled.synthetic.inputs), table, count)
+    name = problem.pretrained.tokenizer.id_to_token
+    return [
+        [[(name(int(i)), float(c)) for i, c in zip(*position, strict=True)] for position in zip(*sample, strict=True)]
+        for sample in zip(ids, cosines, strict=True)
+    ]

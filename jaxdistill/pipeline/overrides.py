@@ -1,0 +1,125 @@
+"""Configuration files, and typed changes to them from the command line: `--config.settings.per_class=5`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.methods.registry import method_named
+from jaxdistill.pipeline.config import ExperimentConfig, smoke
+
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def load_config(path: str) -> ExperimentConfig:
+    """What `get_config()` of a Python file returns; `path:smoke` gives its smoke form.
+
+    Raises:
+      UserError: there is no such file, it has no `get_config`, or that returns something else.
+    """
+    name, _, form = path.partition(":")
+    if form not in ("", "smoke"):
+        raise UserError(f"config {path!r}: unknown form {form!r}; accepted is smoke, or nothing")
+    file = Path(name)
+    if not file.is_file():
+        raise UserError(f"config file {name!r} does not exist; see experiments/configs")
+    spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"config file {name!r} is no Python file; accepted is a .py file with get_config()")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config file {name!r} has no function get_config()")
+    config = module.get_config()
+    if not isinstance(config, ExperimentConfig):
+        raise UserError(f"get_config() of {name!r} returns {type(config).__name__}, not an ExperimentConfig")
+    return smoke(config) if form else config
+
+
+def override(config: ExperimentConfig, changes: dict[str, str]) -> ExperimentConfig:
+    """A configuration with some fields changed.
+
+    Changing `method` alone puts that method's default settings in place of the old ones.
+
+    Args:
+      config: what to change.
+      changes: texts by dotted path, as in {"settings.outer.updates": "100"}; tuples are comma-separated.
+
+    Raises:
+      UserError: unknown field (close names are offered), wrong type, or a value that a configuration refuses.
+    """
+    changes = dict(changes)
+    if "method" in changes and changes["method"] != config.method:
+        name = changes.pop("method")
+        config = dataclasses.replace(config, method=name, settings=method_named(name).config())
+    tree: dict[str, Any] = {}
+    for path, text in changes.items():
+        *parents, leaf = path.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise UserError(f"config.{path} changes a part of a field that is itself changed")
+        node[leaf] = text
+    return _replace(config, tree, "config")
+
+
+def _replace(config: Any, changes: dict[str, Any], path: str) -> Any:
+    hints = typing.get_type_hints(type(config))
+    names = [field.name for field in dataclasses.fields(config)]
+    values = {}
+    for name, change in changes.items():
+        where = f"{path}.{name}"
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise UserError(f"unknown field {where}{hint}: {path} has {', '.join(names)}")
+        current = getattr(config, name)
+        if isinstance(change, dict):
+            if not dataclasses.is_dataclass(current):
+                raise UserError(f"unknown field {where}.{next(iter(change))}: {where} has no fields")
+            values[name] = _replace(current, change, where)
+        elif dataclasses.is_dataclass(current):
+            fields = ", ".join(field.name for field in dataclasses.fields(current))
+            raise UserError(f"{where} cannot be set as a whole to {change!r}: set one of its fields {fields}")
+        else:
+            values[name] = parse(change, hints[name], where)
+    return dataclasses.replace(config, **values)
+
+
+def parse(text: str, kind: Any, where: str) -> Any:
+    """A value of type `kind` from its text.
+
+    Raises:
+      UserError: the text is no such value.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Literal:
+        if text not in arguments:
+            raise UserError(f"{where} is {text!r}: accepted are {', '.join(map(str, arguments))}")
+        return text
+    if origin is tuple:
+        return tuple(parse(part, arguments[0], where) for part in text.split(",") if part)
+    if origin in (types.UnionType, typing.Union):
+        if text.lower() == "none" and type(None) in arguments:
+            return None
+        return parse(text, next(a for a in arguments if a is not type(None)), where)
+    if kind is bool:
+        if text.lower() not in _BOOLEANS:
+            raise UserError(f"{where} is {text!r}: accepted are true and false")
+        return _BOOLEANS[text.lower()]
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            noun = "a whole number" if kind is int else "a number"
+            raise UserError(f"{where} is {text!r}: accepted is {noun}") from None
+    if kind is str:
+        return text
+    raise TypeError(f"{where} has the type {kind}, which no flag can set")

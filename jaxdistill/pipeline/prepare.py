@@ -1,0 +1,48 @@
+"""Data and learner of a configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.data.encoding import encode
+from jaxdistill.data.sources import TaskData, load_task
+from jaxdistill.methods.base import Problem
+from jaxdistill.models.pretrained import Pretrained, load_encoder
+from jaxdistill.pipeline.config import LearnerConfig, TaskConfig
+
+
+def load_data(config: TaskConfig) -> TaskData:
+    """The splits of a task."""
+    return load_task(
+        config.name,
+        data_dir=config.data_dir or None,
+        text_columns=config.text_columns or None,
+        label_column=config.label_column or None,
+        label_names=config.label_names or None,
+    )
+
+
+def load_learner(config: LearnerConfig, classes: int, *, dropout: float | None = 0.0) -> Pretrained:
+    """The learner; `dropout=None` keeps the model's own rates."""
+    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "name"}
+    return load_encoder(config.name, num_classes=classes, dropout=dropout, **options)
+
+
+def prepare(task: TaskConfig, learner: LearnerConfig) -> Problem:
+    """Load and tokenise.
+
+    Raises:
+      UserError: see `data.sources.load_task`, `models.pretrained.load_encoder`, `data.encoding.encode`.
+    """
+    data = load_data(task)
+    pretrained = load_learner(learner, len(data.task.label_names))
+    longest = pretrained.learner.max_length
+    max_length = min(task.max_length or data.task.max_length, longest)
+    row_length = task.row_length or max_length
+    if not max_length <= row_length:
+        raise UserError(f"row_length {row_length} is less than max_length {max_length}: a text would not fit in a row")
+    splits = {name: encode(getattr(data, name), pretrained.tokenizer, max_length) for name in ("train", "dev", "test")}
+    notes = [*data.notes, *pretrained.notes]
+    notes += [f"{name}: {note}" for name, encoded in splits.items() for note in encoded.notes]
+    return Problem(data=data, pretrained=pretrained, row_length=row_length, notes=tuple(notes), **splits)
