@@ -18,7 +18,7 @@ Key = jax.Array
 AttentionRows = Literal["none", "cls", "all"]
 
 
-def pytree(cls):
+def pytree(cls: type) -> Any:
     """Make `cls` a frozen dataclass whose fields are all pytree children."""
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True)(cls))
 

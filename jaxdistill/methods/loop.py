@@ -66,6 +66,7 @@ def fit(
     updates: int,
     select: Callable[[Synthetic], float],
     select_at: tuple[int, ...],
+    select_name: str,
     key: Key,
     run: Run,
     place: Callable[[PyTree], PyTree] = lambda tree: tree,
@@ -80,6 +81,7 @@ def fit(
       updates: outer steps in all.
       select: selection score of a distilled set, higher is better; deterministic.
       select_at: numbers of steps done at which to select; the last should be `updates`.
+      select_name: of the score among the metrics, where it is written times 100.
       key: of the outer steps.
       run: checkpoints, writers, stop signal.
       place: puts a restored state on the devices.
@@ -120,7 +122,7 @@ def fit(
             done = step + 1
             if done in select_at:
                 progress, score = _select(progress, select, select_at.index(done), done)
-                values["selection_score"] = score
+                values[select_name] = 100.0 * score
             if writer is not None:
                 writer.write(step, values)
             if int(state.skipped_in_a_row) >= BAD_STEPS:

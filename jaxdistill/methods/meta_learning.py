@@ -187,6 +187,7 @@ def learn(
         updates=outer.updates,
         select=select,
         select_at=outer.select_at,
+        select_name=f"{protocol.select_on}_{protocol.select_by}",
         key=step_key,
         run=run,
         place=place,

@@ -123,3 +123,25 @@ def parse(text: str, kind: Any, where: str) -> Any:
     if kind is str:
         return text
     raise TypeError(f"{where} has the type {kind}, which no flag can set")
+
+
+def from_plain(config: Any, values: dict[str, Any]) -> Any:
+    """A configuration from its JSON form, as manifests hold it.
+
+    Args:
+      config: of the same type; fields that `values` lacks keep its values.
+      values: as `io.plain.plain` made them.
+
+    Raises:
+      UserError: a field that the configuration does not have.
+    """
+    names = {field.name for field in dataclasses.fields(config)}
+    if unknown := sorted(set(values) - names):
+        raise UserError(f"{type(config).__name__} has no field {unknown[0]!r}: it has {', '.join(sorted(names))}")
+    changes = {}
+    for name, value in values.items():
+        current = getattr(config, name)
+        if dataclasses.is_dataclass(current):
+            value = from_plain(current, value)
+        changes[name] = tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(config, **changes)

@@ -107,7 +107,7 @@ def distil(
 def _writers(config: ExperimentConfig, folder: Workdir, start: int) -> MultiWriter:
     updates = getattr(getattr(config.settings, "outer", None), "updates", 0)
     console = ConsoleWriter(
-        Progress("outer step", updates, start=start), names=("loss", "real_accuracy", "selection_score", "skipped")
+        Progress("outer step", updates, start=start), names=("loss", "real_accuracy", "dev_metric", "test_loss", "skipped")
     )
     return MultiWriter(
         [

@@ -1,0 +1,25 @@
+"""SST-2 with bert-base-uncased as in Maekawa et al., ACL 2023.
+
+1 sample a class, 1 step, unrestricted labels, [CLS] attention labels.
+
+Published: no verified figure for 1 a class; the DiLM paper's row for 5 a class is 89.6 +- 0.4 accuracy.
+Selected on the reported split (protocol paper), 30 epochs of outer steps (63120 updates).
+Not run by us: needs bert-base-uncased from the hub and an accelerator (about 2 GB of activations a sample at length 512).
+"""
+
+from jaxdistill.methods.attention_label import reference
+from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig
+
+
+def get_config() -> ExperimentConfig:
+    return ExperimentConfig(
+        task=TaskConfig(name="sst2", max_length=512),
+        learner=LearnerConfig(name="google-bert/bert-base-uncased"),
+        settings=reference(
+            label_kind="unrestricted",
+            attention="cls",
+            initial_lr=0.1,
+            outer={"updates": 63120, "selections": 30},
+        ),
+        evaluation=EvaluationConfig(protocol="paper", full_epochs=3.0),
+    )

@@ -1,0 +1,27 @@
+"""Evaluate a distilled-set folder by the configuration it was made with, or by a fixed recipe on any learner.
+
+python -m experiments.evaluate --distilled=runs/quickstart/distilled --config=experiments/configs/quickstart.py
+"""
+
+from __future__ import annotations
+
+from absl import flags
+
+from experiments import command
+from jaxdistill.core.errors import UserError
+from jaxdistill.pipeline.config import ExperimentConfig
+
+DISTILLED = flags.DEFINE_string("distilled", None, "Folder of the distilled set.")
+OUTPUT = flags.DEFINE_string("output", None, "JSON file for the scores; printed only when not given.")
+
+
+def main(config: ExperimentConfig) -> None:
+    if DISTILLED.value is None:
+        raise UserError("--distilled is missing: give the folder of a distilled set")
+    from jaxdistill.pipeline.evaluate_folder import evaluate_folder
+
+    evaluate_folder(DISTILLED.value, config, output=OUTPUT.value)
+
+
+if __name__ == "__main__":
+    command.run(main)
