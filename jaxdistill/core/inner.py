@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from jaxdistill.core.types import PyTree, pytree
 
 
+@runtime_checkable
 class InnerLoss(Protocol):
     def __call__(self, params: PyTree, data: PyTree, constants: PyTree) -> Float[Array, ""]:
         """Training loss of one inner step.

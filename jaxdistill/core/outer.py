@@ -57,6 +57,16 @@ def over_seeds(function: Callable, seeds: PyTree, axis: SeedAxis) -> PyTree:
     return jax.vmap(function)(seeds) if axis == "vmap" else jax.lax.map(function, seeds)
 
 
+def apply_optimizer(
+    optimizer: optax.GradientTransformation, gradient: PyTree, state: PyTree, params: PyTree
+) -> tuple[PyTree, PyTree]:
+    """(new parameters, new optimiser state)."""
+    # optax raises floats to integer powers, which strict promotion, used in tests, forbids.
+    with jax.numpy_dtype_promotion("standard"):
+        changes, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, changes), state
+
+
 Update = Callable[[OuterState, PyTree, Batch, Key], tuple[OuterState, dict[str, Array]]]
 
 
@@ -100,12 +110,12 @@ def make_update(
         finite = tree.all_finite(gradient) & jnp.isfinite(metrics["loss"])
         # Zeros in place of bad numbers, so that nothing non-finite can reach the discarded branch's arithmetic.
         safe = tree.select(finite, gradient, jax.tree.map(jnp.zeros_like, gradient))
-        changes, optimizer_state = optimizer.update(safe, state.optimizer, state.synthetic)
-        proposed = (optax.apply_updates(state.synthetic, changes), optimizer_state, objective_state)
+        synthetic, optimizer_state = apply_optimizer(optimizer, safe, state.optimizer, state.synthetic)
+        proposed = (synthetic, optimizer_state, objective_state)
         kept = tree.select(finite, proposed, (state.synthetic, state.optimizer, state.objective))
         bad = 1 - finite.astype(jnp.int32)
         new = OuterState(*kept, state.step + 1, state.skipped + bad, (state.skipped_in_a_row + 1) * bad)
-        metrics |= {"gradient_norm": optax.global_norm(gradient), "skipped": new.skipped}
+        metrics |= {"gradient_norm": optax.tree.norm(gradient), "skipped": new.skipped}
         return new, metrics
 
     return update

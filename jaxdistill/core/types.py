@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Bool, Float, Int
@@ -82,12 +82,14 @@ class Variables:
     frozen: PyTree
 
 
+@runtime_checkable
 class InitFn(Protocol):
     def __call__(self, key: Key) -> Variables:
         """A full set of parameters: the pretrained ones where there are, fresh ones elsewhere."""
         ...
 
 
+@runtime_checkable
 class RefreshFn(Protocol):
     def __call__(self, variables: Variables, key: Key) -> Variables:
         """Redraw what differs between two fresh learners (the classification head, for a pretrained body).
@@ -97,6 +99,7 @@ class RefreshFn(Protocol):
         ...
 
 
+@runtime_checkable
 class ApplyFn(Protocol):
     def __call__(
         self,
@@ -156,6 +159,7 @@ class Synthetic:
     raw_lr: Float[Array, " t"] | Float[Array, "t g"] | None = None
 
 
+@runtime_checkable
 class Objective(Protocol):
     def __call__(
         self, synthetic: Synthetic, state: PyTree, constants: PyTree, real_batch: Batch, key: Key

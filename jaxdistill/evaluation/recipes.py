@@ -13,6 +13,7 @@ import optax
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.losses import cross_entropy
+from jaxdistill.core.outer import apply_optimizer
 from jaxdistill.core.types import Batch, Key, Learner, PyTree, Variables
 
 
@@ -90,8 +91,8 @@ class FineTuner:
                 return cross_entropy(outputs.logits, batch.labels, batch.weights)
 
             loss, gradients = jax.value_and_grad(loss_of)(trainable)
-            changes, state = optimizer.update(gradients, state, trainable)
-            return optax.apply_updates(trainable, changes), state, loss
+            trainable, state = apply_optimizer(optimizer, gradients, state, trainable)
+            return trainable, state, loss
 
         self._update = update
 

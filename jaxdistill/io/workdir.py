@@ -78,6 +78,11 @@ class Workdir:
         """Write `result.json` atomically. Raises `UserError` when the disk is full."""
         atomic.write_text(self.result, dumps(result) + "\n")
 
+    def remove_if_empty(self) -> None:
+        """Remove the folder when it holds nothing but its configuration: a run that was refused leaves nothing."""
+        if [child.name for child in self.path.iterdir()] == [self.config.name]:
+            atomic.remove_folder(self.path)
+
     def read_result(self) -> dict[str, Any] | None:
         """The numbers of the finished run, or `None` when it has not finished.
 

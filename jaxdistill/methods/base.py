@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -81,6 +81,7 @@ class Stopped(Exception):
     """The run was asked to stop and has kept a checkpoint; the same command goes on from there."""
 
 
+@runtime_checkable
 class DistillFn(Protocol):
     def __call__(self, config: Any, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
         """Distil a task.

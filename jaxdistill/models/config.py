@@ -119,7 +119,7 @@ def from_huggingface(values: Mapping[str, Any], source: str = "config.json") -> 
         kind = values["position_embedding_type"]
         raise UserError(f"{source}: position_embedding_type {kind!r} is not supported; supported is 'absolute'")
     names = _DISTILBERT_KEYS if family == "distilbert" else _BERT_KEYS
-    missing = [key for field, key in names.items() if key not in values and field in _REQUIRED]
+    missing = [key for field, key in names.items() if values.get(key) is None and field in _REQUIRED]
     if missing:
         raise UserError(f"{source}: no entry {', '.join(missing)}; an encoder of type {family} needs it")
     fields = {field: values[key] for field, key in names.items() if values.get(key) is not None}

@@ -13,6 +13,7 @@ With `scan_layers` the layers are one dict whose leaves stack all k layers along
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +21,9 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.core.types import AttentionRows, Batch, Key, Outputs, PyTree
+from jaxdistill.core.types import Batch, Key, Outputs, PyTree
 from jaxdistill.models.config import EncoderConfig
-from jaxdistill.models.first_tokens import attention_bias, first_token_bias, first_tokens, mean_over_tokens
+from jaxdistill.models.first_tokens import FirstTokens, attention_bias, first_token_bias, first_tokens, mean_over_tokens
 from jaxdistill.models.layers import Dense, Embeddings, EncoderLayer, dropout, wide
 
 
@@ -50,12 +51,13 @@ class Encoder(nn.Module):
     remat_layers: bool = False
 
     @nn.compact
-    def __call__(self, batch: Batch, *, attention: AttentionRows = "none", key: Key | None = None) -> Outputs:
+    def __call__(self, batch: Batch, *, attention: str = "none", key: Key | None = None) -> Outputs:
         """Logits, features and the requested attention rows.
 
         Args:
           batch: token ids or embeddings; see `Batch`.
-          attention: query rows of which to return log attention probabilities; keys out of sight get about -1e9.
+          attention: query rows ("none", "cls" or "all") of which to return log attention probabilities; keys out of
+            sight get about -1e9.
           key: of dropout; without it there is none.
 
         Raises:
@@ -78,7 +80,12 @@ class Encoder(nn.Module):
         return mean_over_tokens(x.astype(wide(self.dtype)), batch)
 
     def _layers(
-        self, x: Float[Array, "m d"], batch: Batch, rows: int, attention: AttentionRows, key: Key | None,
+        self,
+        x: Float[Array, "m d"],
+        batch: Batch,
+        rows: int,
+        attention: str,
+        key: Key | None,
         pool: bool = True,
     ) -> tuple[Float[Array, "n d"], Float[Array, "n k h q l"] | None]:
         """Hidden states after the last layer of the first tokens (of all positions without `pool`), and the stacked
@@ -89,31 +96,34 @@ class Encoder(nn.Module):
         depth = self.config.layers
         params = self._layer_params(layer, x, rows)
 
-        def run(p: PyTree, x: Float[Array, "m d"], bias, first, key: Key | None):
+        def run(p: PyTree, x: Float[Array, "m d"], bias, first: FirstTokens | None, key: Key | None) -> Any:
             return layer.apply({"params": p}, x, bias, rows=rows, first=first, attention=attention, key=key)
 
         run = jax.checkpoint(run) if self.remat_layers else run
-        keys = jax.random.split(key, depth) if key is not None else None
-        key_of = (lambda i: None) if keys is None else (lambda i: keys[i])
-        whole = depth if attention == "all" or not pool else depth - 1
+        keys = None if key is None else jax.random.split(key, depth)
+
+        def pick(i: int) -> tuple[PyTree, Key | None]:
+            p = jax.tree.map(lambda a: a[i], params) if self.scan_layers else params[str(i)]
+            return p, None if keys is None else keys[i]
+
+        whole = depth if attention == "all" else depth - 1
+        collected = []
         if self.scan_layers:
             stacked = jax.tree.map(lambda a: a[:whole], (params, keys))
-            x, collected = jax.lax.scan(lambda x, pk: run(pk[0], x, bias, None, pk[1]), x, stacked)
-            last = jax.tree.map(lambda a: a[-1], params)
+            x, seen = jax.lax.scan(lambda x, pk: run(pk[0], x, bias, None, pk[1]), x, stacked)
+            collected += [] if seen is None else [seen]
         else:
-            collected = []
             for i in range(whole):
-                x, seen = run(params[str(i)], x, bias, None, key_of(i))
-                collected.append(seen)
-            collected = None if attention == "none" else jnp.stack(collected) if collected else None
-            last = params[str(depth - 1)]
+                p, k = pick(i)
+                x, seen = run(p, x, bias, None, k)
+                collected += [] if seen is None else [seen[None]]
         if attention == "all":
             x = first.select(x, rows)
-        elif pool:
-            x, seen = run(last, x, first_token_bias(batch, first, wide(self.dtype)), first, key_of(depth - 1))
-            if seen is not None:
-                collected = seen[None] if collected is None else jnp.concatenate([collected, seen[None]])
-        return x, None if collected is None else jnp.moveaxis(collected, 0, 1)
+        else:
+            p, k = pick(depth - 1)
+            x, seen = run(p, x, first_token_bias(batch, first, wide(self.dtype)), first, k)
+            collected += [] if seen is None else [seen[None]]
+        return x, jnp.moveaxis(jnp.concatenate(collected), 0, 1) if collected else None
 
     def _layer_params(self, layer: EncoderLayer, x: Float[Array, "m d"], rows: int) -> PyTree:
         """The parameters of all layers, held as one tree so that they can be scanned over."""
@@ -168,21 +178,21 @@ def unstack_layers(params: dict) -> dict:
     return params | {"layers": {str(i): jax.tree.map(lambda a, i=i: a[i], layers) for i in range(depth)}}
 
 
-def _check(batch: Batch, attention: AttentionRows, config: EncoderConfig) -> int:
+def _check(batch: Batch, attention: str, config: EncoderConfig) -> int:
     """Number of rows of the batch; errors for what the encoder cannot do."""
     if (batch.token_ids is None) == (batch.embeddings is None):
         raise UserError("encoder: a batch needs token_ids or embeddings, and not both")
     if attention not in ("none", "cls", "all"):
         raise UserError(f"encoder: attention {attention!r} is unknown; expected one of none, cls, all")
-    tokens = batch.token_ids if batch.embeddings is None else batch.embeddings
+    shape = jnp.shape(batch.token_ids if batch.embeddings is None else batch.embeddings)
     if batch.segments is not None:
         if attention != "none":
             raise UserError(f"encoder: attention {attention!r} of a packed batch is not defined; use an unpacked one")
         if batch.starts is None or batch.positions is None:
             raise UserError("encoder: a packed batch (with segments) needs starts and positions")
-    elif batch.positions is None and tokens.shape[1] > config.max_length:
+    elif batch.positions is None and shape[1] > config.max_length:
         raise UserError(
-            f"encoder: rows of {tokens.shape[1]} positions are longer than the model's {config.max_length}; "
+            f"encoder: rows of {shape[1]} positions are longer than the model's {config.max_length}; "
             "truncate the texts or choose a shorter sequence length"
         )
-    return tokens.shape[0]
+    return shape[0]

@@ -51,7 +51,7 @@ class FirstTokens(NamedTuple):
 
 def first_tokens(batch: Batch) -> FirstTokens:
     """Index arrays of a batch."""
-    if batch.segments is None:
+    if batch.segments is None or batch.starts is None:
         return FirstTokens()
     rows, length = batch.segments.shape
     count = batch.starts.shape[0]
@@ -77,7 +77,7 @@ def attention_bias(batch: Batch, dtype) -> Float[Array, "r 1 #q l"] | None:
 
 def first_token_bias(batch: Batch, first: FirstTokens, dtype) -> Float[Array, "r 1 #s l"] | None:
     """The same for the query slots of the last layer."""
-    if batch.segments is None:
+    if batch.segments is None or first.examples is None:
         return attention_bias(batch, dtype)
     numbers = 1 + jnp.arange(first.examples.shape[1], dtype=batch.segments.dtype)
     seen = numbers[None, None, :, None] == batch.segments[:, None, None, :]

@@ -15,7 +15,7 @@ from jaxdistill.core import tree
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import AttentionRows, Batch, Key, Learner, Outputs, PyTree, Variables
 from jaxdistill.models.config import EncoderConfig
-from jaxdistill.models.encoder import Encoder, init_params, stack_layers
+from jaxdistill.models.encoder import Encoder, init_params, stack_layers, unstack_layers
 from jaxdistill.models.layers import wide
 
 HEAD = ("pooler", "classifier")
@@ -63,11 +63,12 @@ def encoder_learner(
     encoder = Encoder(config, num_classes, dtype, scan_layers, remat_layers)
     first_trained = _first_trained_layer(trainable, config.layers, scan_layers)
     fresh = config.fresh_head
+    body = None
     if params is not None:
-        fresh = HEAD if "pooler" not in params else fresh
-        params = {name: part for name, part in params.items() if name not in fresh}
-        params = jax.tree.map(lambda a: jnp.asarray(a, wide(dtype)), params)
-        params = stack_layers(params) if scan_layers else params
+        fresh = fresh if "pooler" in params else HEAD
+        kept = {name: part for name, part in params.items() if name not in fresh}
+        kept = jax.tree.map(lambda a: jnp.asarray(a, wide(dtype)), kept)
+        body = stack_layers(kept) if scan_layers else unstack_layers(kept)
 
     def is_trainable(path: tuple[str, ...]) -> bool:
         if path[0] == "embeddings":
@@ -78,7 +79,7 @@ def encoder_learner(
 
     def init(key: Key) -> Variables:
         body_key, head_key = jax.random.split(key)
-        whole = init_params(encoder, body_key) if params is None else params
+        whole = init_params(encoder, body_key) if body is None else body
         trained, frozen = tree.partition(whole, is_trainable)
         return refresh(Variables(jax.tree.map(jnp.copy, trained), frozen), head_key)
 
@@ -107,7 +108,7 @@ def encoder_learner(
 
     def embed(variables: Variables, batch: Batch) -> Float[Array, "n d"]:
         whole = tree.merge(variables.trainable, variables.frozen)
-        return encoder.apply({"params": whole}, batch, method="embed")
+        return cast(Array, encoder.apply({"params": whole}, batch, method="embed"))
 
     shapes = jax.eval_shape(init, jax.random.key(0))
     groups, group_names = _groups(shapes.trainable, config.layers)

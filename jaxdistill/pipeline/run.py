@@ -10,7 +10,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
+from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Key
 from jaxdistill.evaluation.cost import CostRecord, Stopwatch, peak_memory_bytes
 from jaxdistill.evaluation.protocols import protocol_named
@@ -56,18 +58,24 @@ def run_experiment(
       UserError: see `io.workdir.open_workdir` and the parts.
       Stopped: `stop()` said so; a checkpoint is kept.
     """
+    watch = Stopwatch()
+    mesh = make_mesh(None if config.devices < 0 else config.devices) if config.devices else None
+    say(f"{config.method} on {config.task.name} with {config.learner.name}, run folder {workdir}")
+    # Everything a user can get wrong comes before the first file is written.
+    problem = prepare(config.task, config.learner)
     folder = open_workdir(workdir, config)
     if (finished := folder.read_result()) is not None:
-        say(f"{folder.path} holds the finished result of this very configuration")
+        say(f"{folder.path} holds the finished result of this very configuration:\n{summary(finished)}")
         return finished
-    watch = Stopwatch()
-    say(f"{config.method} on {config.task.name} with {config.learner.name}, run folder {folder.path}")
-    problem = prepare(config.task, config.learner)
     sizes = ", ".join(f"{name} {len(getattr(problem, name)):,}" for name in ("train", "dev", "test"))
     say(f"{sizes} examples; {problem.classes} classes; mean length {problem.train.lengths.mean():.1f} tokens")
     for note in problem.notes:
         say(f"note: {note}")
-    sets = [distil(config, problem, folder, seed, watch, stop, say) for seed in range(config.seeds)]
+    try:
+        sets = [distil(config, problem, folder, seed, mesh, watch, stop, say) for seed in range(config.seeds)]
+    except UserError:
+        folder.remove_if_empty()
+        raise
     return _evaluate(config, problem, folder, sets, watch, say)
 
 
@@ -76,6 +84,7 @@ def distil(
     problem: Problem,
     folder: Workdir,
     number: int,
+    mesh: Mesh | None,
     watch: Stopwatch,
     stop: Callable[[], bool],
     say: Callable[[str], None],
@@ -91,7 +100,7 @@ def distil(
         make_writer=functools.partial(_writers, config, part),
         checkpoints=Checkpoints(part.checkpoints, config_hash=folder.config_hash),
         checkpoint_seconds=config.checkpoint_seconds,
-        mesh=make_mesh(None if config.devices < 0 else config.devices) if config.devices else None,
+        mesh=mesh,
         protocol=protocol_named(config.evaluation.protocol),
         stop=stop,
         say=say,
@@ -264,7 +273,6 @@ def summary(result: dict[str, Any]) -> str:
     lines += [line(result["method"], result["test"])]
     lines += [line(name, entry) for name, entry in result["baselines"].items()]
     for name, entry in result["paired"].items():
-        lines.append("  {} minus {}: {:+.1f}, 95 % interval {:+.1f} to {:+.1f}".format(
-            result["method"], name, entry["mean"], *entry["ci95"]
-        ))
+        low, high = entry["ci95"]
+        lines.append(f"  minus {name}: {entry['mean']:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}, paired")
     return "\n".join(lines)

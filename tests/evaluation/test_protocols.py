@@ -32,8 +32,16 @@ def test_segments_are_whole_batches_but_for_the_last():
 def test_clean_never_selects_on_test():
     assert protocol_named("clean") is CLEAN
     assert (CLEAN.select_on, CLEAN.select_by, CLEAN.std_ddof) == ("dev", "metric", 1)
-    assert CLEAN.selection_slices(872) == [slice(0, 872)] * 20
     assert CLEAN.students_test == 100 and CLEAN.distillation_seeds == 3
+
+
+@pytest.mark.parametrize(("rows", "students"), [(872, 20), (7, 7)])
+def test_clean_gives_every_row_to_one_of_twenty_students(rows, students):
+    cut = CLEAN.selection_slices(rows)
+    assert len(cut) == students
+    assert sorted(row for part in cut for row in range(rows)[part]) == list(range(rows))
+    sizes = [len(range(rows)[part]) for part in cut]
+    assert max(sizes) - min(sizes) <= 1
 
 
 def test_paper_selects_by_loss_on_the_reported_split():

@@ -59,9 +59,10 @@ def torch_model(family: str, **changes):
 def inputs(padded: bool, types: int, vocabulary: int = 60):
     """ids, mask, token types; without padding every row is full."""
     rng = np.random.default_rng(1)
-    mask = np.arange(LENGTHS[0]) < (np.array(LENGTHS)[:, None] if padded else LENGTHS[0])
+    lengths = np.array(LENGTHS if padded else [LENGTHS[0]] * len(LENGTHS))
+    mask = np.arange(LENGTHS[0]) < lengths[:, None]
     ids = np.where(mask, rng.integers(3, vocabulary, mask.shape), 1).astype(np.int32)
-    return ids, np.broadcast_to(mask, ids.shape), rng.integers(0, max(types, 1), mask.shape).astype(np.int32)
+    return ids, mask, rng.integers(0, max(types, 1), mask.shape).astype(np.int32)
 
 
 def torch_outputs(model, ids, mask, types):
@@ -95,7 +96,9 @@ def test_random_checkpoint(family, padded, tmp_path):
         whole = stack_layers(params) if scan_layers else params
         out = jax.jit(lambda p, e=encoder: e.apply({"params": p}, batch, attention="all"))(whole)
         np.testing.assert_allclose(out.logits, logits, atol=1e-4)
-        np.testing.assert_allclose(np.exp(out.attentions), attentions, atol=1e-4)
+        # Queries at padding are nobody's business (RoBERTa gives them another position in transformers).
+        asked = np.broadcast_to(mask[:, None, None, :, None], attentions.shape)
+        np.testing.assert_allclose(np.exp(out.attentions)[asked], attentions[asked], atol=1e-4)
 
 
 @pytest.mark.parametrize("activation", ["gelu_new", "relu"])

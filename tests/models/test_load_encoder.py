@@ -1,0 +1,105 @@
+"""One loader for every name; names that lead nowhere fail at once."""
+
+from __future__ import annotations
+
+import socket
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import run_python
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.core.types import Batch
+from jaxdistill.models.huggingface import save_folder
+from jaxdistill.models.pretrained import load_encoder
+from jaxdistill.models.tiny import tiny_config, tiny_tokenizer
+
+
+def logits(loaded, text: str, second: str | None = None) -> np.ndarray:
+    encoding = loaded.tokenizer.encode(text, second)
+    batch = Batch(token_ids=jnp.array([encoding.ids]), token_types=jnp.array([encoding.type_ids]))
+    return np.asarray(jax.jit(loaded.learner.apply)(loaded.learner.init(jax.random.key(0)), batch).logits)
+
+
+@pytest.mark.needs_minilm
+def test_minilm():
+    loaded = load_encoder("minilm", num_classes=6)
+    assert loaded.learner.shape == {"width": 384, "layers": 6, "heads": 12, "classes": 6, "vocabulary": 30522}
+    assert (loaded.learner.max_length, loaded.source) == (512, "minilm")
+    assert loaded.learner.group_names[0] == "embeddings" and len(loaded.learner.group_names) == 9
+    assert np.isfinite(logits(loaded, "a fine film")).all()
+
+
+def test_tiny():
+    loaded = load_encoder("tiny", num_classes=3, dtype="bfloat16", scan_layers=True)
+    assert loaded.folder is None and "random" in loaded.notes[0]
+    assert logits(loaded, "a fine film", "truly").shape == (1, 3)
+
+
+def test_a_folder_is_what_was_saved(tmp_path):
+    loaded = load_encoder("tiny", num_classes=2)
+    variables = loaded.learner.init(jax.random.key(0))
+    params = jax.tree.map(lambda a: a, variables.frozen) | variables.trainable
+    params["embeddings"] = variables.frozen["embeddings"] | variables.trainable["embeddings"]
+    save_folder(tmp_path / "model", loaded.config, params)
+    loaded.tokenizer.save(str(tmp_path / "model" / "tokenizer.json"))
+    again = load_encoder(tmp_path / "model", num_classes=2)
+    assert again.config == loaded.config
+    assert "its classifier is not used" in again.notes[-1]
+    key = jax.random.key(1)
+    a, b = loaded.learner.refresh(variables, key), again.learner.refresh(again.learner.init(key), key)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_tokenizer_larger_than_the_model(tmp_path):
+    config = tiny_config(20)
+    from jaxdistill.models.encoder import Encoder, init_params
+
+    save_folder(tmp_path / "model", config, init_params(Encoder(config, 2), jax.random.key(0)))
+    tiny_tokenizer().save(str(tmp_path / "model" / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"the tokenizer has \d+ tokens, the model only 20"):
+        load_encoder(tmp_path / "model", num_classes=2)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "a b", "x/y/z", "../nowhere"])
+def test_no_such_folder(name):
+    with pytest.raises(UserError, match="no such folder; expected minilm, tiny, a folder or a hub id"):
+        load_encoder(name, num_classes=2)
+
+
+def test_offline_hub(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError) as caught:
+        load_encoder("nobody/no-such-model", num_classes=2)
+    assert "neither a folder nor in the local cache, and the hub gives none (HF_HUB_OFFLINE is set)" in str(
+        caught.value
+    )
+
+
+def test_a_silent_hub_fails_in_seconds(tmp_path):
+    """A server that accepts and never answers is the worst case; the client's own settings are read at its import."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(8)
+        out = run_python(
+            """
+            import time
+            from jaxdistill.core.errors import UserError
+            from jaxdistill.models.hub import download
+            import huggingface_hub
+
+            start = time.monotonic()
+            try:
+                download("nobody/no-such-model")
+            except UserError as error:
+                print(round(time.monotonic() - start), error)
+            """,
+            HF_ENDPOINT=f"http://127.0.0.1:{server.getsockname()[1]}",
+            HF_HUB_OFFLINE="0",
+            HF_HOME=str(tmp_path),
+        )
+    seconds, message = out.split(maxsplit=1)
+    assert int(seconds) <= 20
+    assert "the hub gives none" in message and message.count("\n") == 1

@@ -1,0 +1,94 @@
+"""Initial values, label kinds, and the order in which samples are visited."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.core.types import Batch, Synthetic
+from jaxdistill.objectives.inner_problem import InnerSpec, make_schedule
+from jaxdistill.objectives.labels import (
+    initial_labels,
+    interleaved_classes,
+    label_targets,
+    linear_decay,
+    raw_step_sizes,
+    step_sizes,
+)
+
+
+@pytest.mark.parametrize("classes, probability", [(2, 0.731), (3, 0.576), (4, 0.475)])
+def test_one_hot_scores_are_far_from_one_hot_targets(classes, probability):
+    scores = jnp.asarray(initial_labels(classes, classes, "soft", own_class_probability=None))
+    np.testing.assert_allclose(jnp.diagonal(label_targets(scores, "soft")), probability, atol=5e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 50])
+def test_clean_soft_labels_start_at_the_probability_asked_for(classes):
+    targets = label_targets(jnp.asarray(initial_labels(classes, classes, "soft")), "soft")
+    np.testing.assert_allclose(jnp.diagonal(targets), 0.9, rtol=1e-5)
+    np.testing.assert_allclose(jnp.sum(targets, axis=-1), 1.0, rtol=1e-5)
+
+
+def test_unrestricted_and_hard_labels_are_targets_as_they_are():
+    scores = jnp.array([[2.0, -3.0]])
+    for kind in ("unrestricted", "hard"):
+        np.testing.assert_array_equal(label_targets(scores, kind), scores)
+        np.testing.assert_array_equal(initial_labels(4, 2, kind), np.eye(2)[[0, 1, 0, 1]])
+
+
+@pytest.mark.parametrize("lr", [1e-4, 0.01, 0.1, 1.0, 30.0])
+def test_step_sizes_start_at_lr0(lr):
+    np.testing.assert_allclose(step_sizes(jnp.asarray(raw_step_sizes(lr, (3,)))), lr, rtol=1e-5)
+
+
+def test_linear_decay():
+    np.testing.assert_allclose(linear_decay(4), [1, 0.75, 0.5, 0.25])
+
+
+def test_samples_are_interleaved_and_revisited_with_another_step_size():
+    spec = InnerSpec(2, per_class=4, batch_per_class=2, steps=3)
+    np.testing.assert_array_equal(interleaved_classes(8, 2), [0, 1] * 4)
+    np.testing.assert_array_equal(spec.sample_order(), [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]])
+    synthetic = Synthetic(labels=jnp.arange(16.0).reshape(8, 2), raw_lr=jnp.array([0.0, 1.0, 2.0]))
+    schedule = make_schedule(spec, synthetic, Batch(), None)
+    first, _ = schedule.minibatch(schedule.index[0])
+    third, _ = schedule.minibatch(schedule.index[2])
+    np.testing.assert_array_equal(first["labels"], third["labels"])
+    np.testing.assert_array_equal(first["labels"], np.arange(8.0).reshape(4, 2))
+    assert len(set(np.asarray(schedule.lr).tolist())) == 3
+
+
+@pytest.mark.parametrize("order", ["shuffled", "fresh"])
+def test_other_orders_visit_each_sample_once_an_epoch_and_keep_classes_balanced(order):
+    spec = InnerSpec(3, per_class=4, batch_per_class=2, steps=6, order=order)
+    one = np.asarray(spec.sample_order(jax.random.key(1)))
+    two = np.asarray(spec.sample_order(jax.random.key(2)))
+    assert one.shape == (6, 6)
+    for epoch in one.reshape(3, 12):
+        assert sorted(epoch) == list(range(12))
+    assert (np.sort(one % 3, axis=1) == [0, 0, 1, 1, 2, 2]).all()
+    assert (one == two).all() == (order == "shuffled")
+
+
+def test_a_fresh_order_needs_a_key():
+    with pytest.raises(ValueError, match="a key is needed"):
+        InnerSpec(2, order="fresh").sample_order()
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"per_class": 3, "batch_per_class": 2}, "per_class 3 is not a multiple of batch_per_class 2"),
+        ({"label_kind": "fuzzy"}, "unknown label_kind 'fuzzy': give one of hard, soft, unrestricted"),
+        ({"attention": "row"}, "unknown attention 'row': give one of none, cls, all"),
+        ({"optimizer": "lion"}, "unknown optimizer 'lion'"),
+        ({"steps": 0}, "steps is 0: it must be at least 1"),
+    ],
+)
+def test_bad_settings(fields, message):
+    with pytest.raises(UserError, match=message):
+        InnerSpec(2, **fields)
