@@ -106,7 +106,7 @@ class Encoder(nn.Module):
             p = jax.tree.map(lambda a: a[i], params) if self.scan_layers else params[str(i)]
             return p, None if keys is None else keys[i]
 
-        whole = depth if attention == "all" else depth - 1
+        whole = depth if attention == "all" or not pool else depth - 1
         collected = []
         if self.scan_layers:
             stacked = jax.tree.map(lambda a: a[:whole], (params, keys))
@@ -119,7 +119,7 @@ class Encoder(nn.Module):
                 collected += [] if seen is None else [seen[None]]
         if attention == "all":
             x = first.select(x, rows)
-        else:
+        elif pool:
             p, k = pick(depth - 1)
             x, seen = run(p, x, first_token_bias(batch, first, wide(self.dtype)), first, k)
             collected += [] if seen is None else [seen[None]]

@@ -96,6 +96,23 @@ def test_embeddings_equal_token_ids(params):
     np.testing.assert_allclose(a.attentions, b.attentions, atol=1e-5)
 
 
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_embed_averages_the_last_hidden_states_over_tokens(params, scan_layers):
+    encoder = Encoder(CONFIG, 3, scan_layers=scan_layers)
+    whole = stack_layers(params) if scan_layers else params
+    embed = jax.jit(lambda batch: encoder.apply({"params": whole}, batch, method="embed"))
+    unpacked = embed(UNPACKED)
+    assert unpacked.shape == (4, 16)
+    np.testing.assert_allclose(embed(PACKED), unpacked, atol=1e-5)
+    # An example of one token: its mean is the state of [CLS], which the head turns into the features.
+    single = Batch(token_ids=jnp.array([[9, 0, 0]]), mask=jnp.array([[True, False, False]]))
+    pooled = jnp.tanh(embed(single) @ params["pooler"]["kernel"] + params["pooler"]["bias"][None])
+    np.testing.assert_allclose(run(ENCODER, params, single).features, pooled, atol=1e-5)
+    # Averages, so not the state of [CLS] alone.
+    cls = jnp.tanh(unpacked @ params["pooler"]["kernel"] + params["pooler"]["bias"][None])
+    assert float(jnp.max(jnp.abs(cls - run(ENCODER, params, UNPACKED).features))) > 1e-2
+
+
 def test_attention_rows(params):
     everything, cls, none = (run(ENCODER, params, UNPACKED, rows) for rows in ("all", "cls", "none"))
     assert everything.attentions.shape == (4, 2, 2, 5, 5)

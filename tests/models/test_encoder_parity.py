@@ -164,3 +164,6 @@ def test_minilm():
     np.testing.assert_allclose(out.features, expected.pooler_output.numpy(), atol=1e-4)
     attentions = torch.stack(expected.attentions, 1).numpy()[:, :, :, :1]
     np.testing.assert_allclose(np.exp(out.attentions), attentions, atol=1e-4)
+    mean = (expected.last_hidden_state.numpy() * mask[:, :, None]).sum(1) / mask.sum(1)[:, None]
+    embedded = jax.jit(lambda p: encoder.apply({"params": p}, batch, method="embed"))(stack_layers(params))
+    np.testing.assert_allclose(embedded, mean, atol=1e-4)

@@ -1,0 +1,191 @@
+"""The whole pipeline on toy data with the tiny learner: what a run folder holds, going on, refusing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.evaluation.recipes import Recipe
+from jaxdistill.io.distilled import load_distilled
+from jaxdistill.io.metrics import read_metrics
+from jaxdistill.methods.attention_label import AttentionLabel
+from jaxdistill.methods.base import Stopped
+from jaxdistill.methods.meta_learning import Outer
+from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig
+from jaxdistill.pipeline.dry_run import dry_run
+from jaxdistill.pipeline.evaluate_folder import evaluate_folder
+from jaxdistill.pipeline.run import run_experiment, summary
+
+
+def config(**changes) -> ExperimentConfig:
+    defaults = {
+        "task": TaskConfig(name="toy/reviews", max_length=32),
+        "learner": LearnerConfig(name="tiny"),
+        "settings": AttentionLabel(length=12, outer=Outer(updates=6, batch_size=8, selections=2)),
+        "evaluation": EvaluationConfig(
+            students=3, baselines=("random",), baseline_students=3, recipe=Recipe(steps=2), full_epochs=0.02
+        ),
+    }
+    return ExperimentConfig(**(defaults | changes))
+
+
+def silent(line: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return folder, run_experiment(config(), folder, say=silent)
+
+
+def test_run_folder_is_complete(finished):
+    folder, result = finished
+    names = {"config.json", "metrics.jsonl", "tensorboard", "checkpoints", "distilled", "report.html", "result.json"}
+    assert names <= {child.name for child in folder.iterdir()}
+    assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(result))
+    assert "attention_label" in (folder / "report.html").read_text()
+    lines = read_metrics(folder / "metrics.jsonl")
+    assert [line["step"] for line in lines] == list(range(6))
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    assert ["dev_metric" in line for line in lines] == [False, False, True, False, False, True]
+
+
+def test_result_holds_what_the_design_promises(finished):
+    _, result = finished
+    for entry in (result["test"], *result["baselines"].values()):
+        assert {"mean", "std", "ddof", "n", "values", "ci95"} <= set(entry)
+        assert len(entry["values"]) == entry["n"]
+        assert all(0 <= value <= 100 for value in entry["values"])
+    assert set(result["baselines"]) == {"random", "full"}
+    difference = np.subtract(result["test"]["values"], result["baselines"]["random"]["values"])
+    np.testing.assert_allclose(result["paired"]["random"]["mean"], difference.mean(), atol=1e-9)
+    cost = result["cost"]
+    assert cost["real_examples"] == 48 and cost["distill_seconds"] > 0 and cost["peak_bytes"] > 1e6
+    assert cost["flops"] > 1e6
+    assert result["protocol"] == "clean" and result["test"]["ddof"] == 1
+    assert "paired" in summary(result)
+
+
+def test_same_command_again_returns_the_result(finished):
+    folder, result = finished
+    lines = []
+    again = run_experiment(config(), folder, say=lines.append)
+    assert again["test"] == json.loads(json.dumps(result["test"]))
+    assert any("finished result" in line for line in lines)
+
+
+def test_stopped_run_goes_on_to_the_same_bits(finished, tmp_path):
+    folder, result = finished
+    calls = iter(range(100))
+    with pytest.raises(Stopped, match="stopped after outer step 4 of 6"):
+        run_experiment(config(), tmp_path / "run", stop=lambda: next(calls) == 3, say=silent)
+    assert not (tmp_path / "run" / "result.json").exists()
+    other = run_experiment(config(), tmp_path / "run", say=silent)
+    for name in ("metrics.jsonl", "distilled/arrays.safetensors"):
+        assert (tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes(), name
+    assert other["test"] == result["test"] and other["baselines"] == result["baselines"]
+
+
+def test_interrupted_evaluation_keeps_the_scores_it_has(finished, tmp_path, monkeypatch):
+    """Killed while the baselines ran: what was scored is not scored again, and the test split not read twice."""
+    _, result = finished
+    from jaxdistill.pipeline import run
+
+    def fail(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run, "_baseline", fail)
+        run_experiment(config(), tmp_path / "run", say=silent)
+    monkeypatch.setattr(run.Evaluator, "by_schedule", fail)
+    assert run_experiment(config(), tmp_path / "run", say=silent)["test"] == result["test"]
+
+
+def test_folder_of_another_run_is_refused(finished):
+    folder, _ = finished
+    with pytest.raises(UserError, match="holds another run: seed is 0 there and 1 here"):
+        run_experiment(config(seed=1), folder, say=silent)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"task": TaskConfig(name="sst22")}, "sst22"),
+        ({"learner": LearnerConfig(name="./no/such/folder")}, "no/such/folder"),
+        ({"settings": AttentionLabel(length=4000)}, "length 4000 is more than the learner's 128 positions"),
+        ({"devices": 3}, "3 mesh devices were asked for"),
+        ({"task": TaskConfig(name="toy/reviews", max_length=2)}, "max_length 2 leaves no room for text"),
+    ],
+)
+def test_mistakes_leave_nothing_behind(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message) as error:
+        run_experiment(config(**changes), tmp_path / "run", say=silent)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_folder_gives_the_scores_of_the_run(finished, tmp_path):
+    folder, result = finished
+    again = evaluate_folder(folder / "distilled", config(), output=tmp_path / "scores.json", say=silent)
+    assert again["values"] == result["test"]["values"]
+    assert json.loads((tmp_path / "scores.json").read_text()) == json.loads(json.dumps(again))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"width": 16}, "the distilled set has 32 width, the learner 'tiny' 16"),
+        ({"heads": 4}, "the distilled set has 2 heads, the learner 'tiny' 4"),
+        ({"layers": 3}, "the distilled set has 2 layers, the learner 'tiny' 3"),
+    ],
+)
+def test_set_of_another_learner_is_refused(finished, changes, message):
+    from jaxdistill.pipeline.evaluate import learned_arrays
+    from jaxdistill.pipeline.evaluate_folder import spec_of
+    from jaxdistill.pipeline.prepare import prepare
+
+    distilled = load_distilled(finished[0] / "distilled")
+    problem = prepare(config().task, config().learner)
+    learner = problem.pretrained.learner
+    learner = learner._replace(shape=learner.shape | changes)
+    problem = dataclasses.replace(problem, pretrained=problem.pretrained._replace(learner=learner))
+    with pytest.raises(UserError, match=message):
+        learned_arrays(distilled, spec_of(distilled), problem)
+
+
+def test_several_distillation_seeds_are_clustered(tmp_path):
+    evaluation = dataclasses.replace(config().evaluation, baselines=(), full_epochs=0.0)
+    result = run_experiment(config(seeds=2, evaluation=evaluation), tmp_path / "run", say=silent)
+    assert result["test"]["n"] == 6 and result["test"]["clustered"]
+    one, two = (load_distilled(tmp_path / "run" / part / "distilled") for part in ("", "seed_1"))
+    assert not np.array_equal(one.synthetic.inputs, two.synthetic.inputs)
+
+
+def test_non_finite_loss_ends_the_run_with_a_checkpoint_kept(tmp_path):
+    settings = AttentionLabel(length=12, initial_lr=1e30, outer=Outer(updates=50, batch_size=8, selections=1))
+    with pytest.raises(UserError, match="not finite in 20 outer steps in a row"):
+        run_experiment(config(settings=settings), tmp_path / "run", say=silent)
+
+
+def test_dry_run_says_what_a_step_takes():
+    text = dry_run(config())
+    for word in ("trainable", "frozen", "GFLOP", "MiB", "temporaries"):
+        assert word in text
+    with pytest.raises(UserError, match="needs a method with an outer step"):
+        dry_run(config(method="random", settings=None))
+
+
+def test_paper_protocol_selects_on_the_reported_split(tmp_path):
+    evaluation = dataclasses.replace(config().evaluation, protocol="paper", baselines=(), full_epochs=0.0)
+    result = run_experiment(config(evaluation=evaluation), tmp_path / "run", say=silent)
+    assert result["protocol"] == "paper" and result["test"]["ddof"] == 0
+    lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    losses = [line["test_loss"] for line in lines if "test_loss" in line]
+    assert len(losses) == 2 and all(loss < 0 for loss in losses), "scores: minus the pooled loss, times 100"
+    assert jax.process_count() == 1
