@@ -37,7 +37,9 @@ class OuterState:
     skipped_in_a_row: Int[Array, ""]
 
 
-def init_outer(synthetic: Synthetic, optimizer: optax.GradientTransformation, objective_state: PyTree = ()) -> OuterState:
+def init_outer(
+    synthetic: Synthetic, optimizer: optax.GradientTransformation, objective_state: PyTree = ()
+) -> OuterState:
     """State before the first outer step."""
     # Three arrays, not one: the state is donated, and a buffer can be donated once.
     counts = [jnp.zeros((), jnp.int32) for _ in range(3)]
@@ -93,7 +95,9 @@ def make_update(
     """
     axis = seed_axis or default_seed_axis()
 
-    def update(state: OuterState, constants: PyTree, real_batch: Batch, key: Key) -> tuple[OuterState, dict[str, Array]]:
+    def update(
+        state: OuterState, constants: PyTree, real_batch: Batch, key: Key
+    ) -> tuple[OuterState, dict[str, Array]]:
         keys = jax.random.split(jax.random.fold_in(key, state.step), inits)
 
         def draw(key: Key):

@@ -17,9 +17,7 @@ from jaxdistill.objectives.inner_problem import InnerSpec, make_inner, make_sche
 Place = Callable[[PyTree], PyTree]  # puts a host pytree on the devices, leading axis over the data axis of a mesh
 
 
-def learned_schedule(
-    learner: Learner, spec: InnerSpec
-) -> Callable[[Variables, tuple[Synthetic, Batch], Key], PyTree]:
+def learned_schedule(learner: Learner, spec: InnerSpec) -> Callable[[Variables, tuple[Synthetic, Batch], Key], PyTree]:
     """Training by the learned step sizes: the inner loop of the distillation, run forward.
 
     Returns:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.core.types import AttentionRows, Batch, Key, Learner, Synthetic
+from jaxdistill.core.types import AttentionRows, Batch, Key, Synthetic
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Method, Problem, Run
 from jaxdistill.methods.meta_learning import LrPer, Outer, finish, initial_step_sizes, learn

@@ -114,7 +114,9 @@ class Method(NamedTuple):
     inner_spec: Callable[[Any, int], InnerSpec | None]
 
 
-def manifest(method: str, config: Any, problem: Problem, key: Key, learner: str, cost: dict[str, Any]) -> dict[str, Any]:
+def manifest(
+    method: str, config: Any, problem: Problem, key: Key, learner: str, cost: dict[str, Any]
+) -> dict[str, Any]:
     """The fields of `manifest.json` that a method knows."""
     return {
         "task": problem.data.task.name,

@@ -20,7 +20,7 @@ from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Method, Problem, Run, manifest
 from jaxdistill.methods.meta_learning import LrPer, Outer, finish, initial_step_sizes, learn
 from jaxdistill.objectives.inner_problem import InnerSpec
-from jaxdistill.objectives.labels import LabelKind, initial_labels, interleaved_classes, label_targets
+from jaxdistill.objectives.labels import LabelKind, initial_labels, label_targets
 
 
 @dataclasses.dataclass(frozen=True)

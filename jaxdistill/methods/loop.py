@@ -150,9 +150,7 @@ def fit(
     )
 
 
-def _select(
-    progress: Progress, select: Callable[[Synthetic], float], number: int, done: int
-) -> tuple[Progress, float]:
+def _select(progress: Progress, select: Callable[[Synthetic], float], number: int, done: int) -> tuple[Progress, float]:
     synthetic = progress.state.synthetic
     score = select(synthetic)
     selections = progress.selections.at[number].set(score)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -82,7 +81,9 @@ class Evaluator:
         recipe = full_data_recipe(steps)
         return [self._fine_tuned(self._problem.train, recipe, i, packed=True, report=True) for i in range(students)]
 
-    def _fine_tuned(self, encoded: Encoded, recipe: Recipe, number: int, *, packed: bool, report: bool = False) -> float:
+    def _fine_tuned(
+        self, encoded: Encoded, recipe: Recipe, number: int, *, packed: bool, report: bool = False
+    ) -> float:
         if recipe not in self._tuners:
             learner = self._dropping().learner if recipe.dropout else self._problem.pretrained.learner
             self._tuners[recipe] = FineTuner(learner, recipe)

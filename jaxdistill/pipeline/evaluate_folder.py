@@ -75,7 +75,7 @@ def spec_of(distilled: DistilledSet) -> InnerSpec | None:
         return None
     name = distilled.manifest["method"]
     if name not in METHODS:
-        raise UserError(f"the distilled set was made by {name!r}, which is unknown here: known are {', '.join(METHODS)}")
+        raise UserError(f"the distilled set was made by {name!r}; known methods are {', '.join(METHODS)}")
     method = method_named(name)
     settings = from_plain(method.config(), distilled.manifest["config"])
     return method.inner_spec(settings, len(distilled.label_names))

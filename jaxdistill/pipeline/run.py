@@ -115,9 +115,8 @@ def distil(
 
 def _writers(config: ExperimentConfig, folder: Workdir, start: int) -> MultiWriter:
     updates = getattr(getattr(config.settings, "outer", None), "updates", 0)
-    console = ConsoleWriter(
-        Progress("outer step", updates, start=start), names=("loss", "real_accuracy", "dev_metric", "test_loss", "skipped")
-    )
+    shown = ("loss", "real_accuracy", "dev_metric", "test_loss", "skipped")
+    console = ConsoleWriter(Progress("outer step", updates, start=start), names=shown)
     return MultiWriter(
         [
             JsonlWriter(folder.metrics, resume_at=start),

@@ -112,7 +112,9 @@ def test_exact_adjoints_agree(optimizer, steps, adjoint):
 def test_forward_value_does_not_depend_on_the_adjoint(kind):
     inner, params, schedule, _ = problem(jax.random.key(2), 4)
     expected = unroll(inner, params, schedule, adjoints.FULL)
-    np.testing.assert_allclose(flat(unroll(inner, params, schedule, adjoints.Adjoint(kind))), flat(expected), rtol=1e-13)
+    np.testing.assert_allclose(
+        flat(unroll(inner, params, schedule, adjoints.Adjoint(kind))), flat(expected), rtol=1e-13
+    )
 
 
 @pytest.mark.parametrize("per_group", [False, True])
@@ -160,7 +162,9 @@ def test_truncated_is_the_full_gradient_of_its_window():
 
 def test_step_sizes_by_group_equal_one_step_size_when_equal():
     inner, params, schedule, target = problem(jax.random.key(6), 3)
-    grouped = Schedule(jnp.stack([schedule.lr] * 2, axis=1), schedule.index, schedule.data, schedule.fixed, schedule.frozen)
+    grouped = Schedule(
+        jnp.stack([schedule.lr] * 2, axis=1), schedule.index, schedule.data, schedule.fixed, schedule.frozen
+    )
     one = meta_gradient(inner, params, schedule, target, adjoints.MIXED)
     two = meta_gradient(inner, params, grouped, target, adjoints.MIXED)
     np.testing.assert_allclose(np.sum(two[1], axis=1), one[1], rtol=1e-12)
