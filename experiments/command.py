@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -94,6 +95,6 @@ def run(main: Callable[[ExperimentConfig], int | None]) -> None:
     app.run(guarded, argv=arguments, flags_parser=parse)
 
 
-def _refuse(message: str):
+def _refuse(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)

@@ -69,7 +69,8 @@ def apply_optimizer(
         return optax.apply_updates(params, changes), state
 
 
-Update = Callable[[OuterState, PyTree, Batch, Key], tuple[OuterState, dict[str, Array]]]
+Metrics = dict[str, Array]
+Update = Callable[[OuterState, PyTree, Batch, Key], tuple[OuterState, Metrics]]
 
 
 def make_update(

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Learner, Variables
 from jaxdistill.data.batching import eval_batches
 from jaxdistill.data.encoding import Encoded
@@ -29,7 +30,12 @@ def mean_features(
       encoded: a split.
       members: which of its texts.
       row_length: positions of a packed row.
+
+    Raises:
+      UserError: the learner has no sentence vectors.
     """
+    if learner.embed is None:
+        raise UserError("this learner has no sentence vectors to choose texts by: accepted without is random")
     batches = eval_batches(encoded, row_length=row_length, rows=ROWS, groups=[members])
     embed = jax.jit(learner.embed)
     result = np.zeros((len(encoded), learner.shape["width"]), np.float32)

@@ -67,7 +67,7 @@ class AttentionLabel:
     lr_decay: bool = False
     order: Literal["fixed", "shuffled", "fresh"] = "fixed"
     initial_inputs: Literal["normal", "texts"] = "normal"
-    input_std: float = 1.0
+    input_std: float = 0.3
     outer: Outer = Outer()
 
     def __post_init__(self):
@@ -88,9 +88,9 @@ def clean(**changes) -> AttentionLabel:
 def reference(**changes) -> AttentionLabel:
     """The published code, quirk for quirk: decay that leaks into labels and step sizes, a first update of rate 0, one
     scalar step size a step, a logarithm with 1e-12, one-hot soft scores, one fresh head an outer step."""
-    outer = Outer(
-        first_update_is_zero=True, decay_labels=0.01, decay_step_sizes=0.01, inits=1, **changes.pop("outer", {})
-    )
+    quirks = {"first_update_is_zero": True, "decay_labels": 0.01, "decay_step_sizes": 0.01, "inits": 1}
+    quirks |= {f"{part}_lr": 1.0 for part in ("input", "label", "attention", "step_size")}
+    outer = Outer(**(quirks | changes.pop("outer", {})))
     defaults = {
         "length": 512,
         "label_kind": "hard",
@@ -100,6 +100,7 @@ def reference(**changes) -> AttentionLabel:
         "lr_per": "step",
         "initial_lr": 0.01,
         "order": "fixed",
+        "input_std": 1.0,
     }
     return AttentionLabel(**(defaults | changes), outer=outer)
 
@@ -145,10 +146,10 @@ def initial_set(config: AttentionLabel, problem: Problem, key: Key) -> tuple[Syn
         rows = 1 if config.attention == "cls" else config.length
         sizes = (spec.samples, shape["layers"], shape["heads"], rows, config.length)
         if 16 * np.prod(sizes, dtype=np.int64) > ATTENTION_BYTES:
+            needed, allowed = (16 * np.prod(sizes, dtype=np.int64) / 1024**3, ATTENTION_BYTES / 1024**3)
             raise UserError(
-                f"attention labels {config.attention!r} of shape {sizes} take {16 * np.prod(sizes) / 1024**3:.1f} GiB "
-                f"with gradient and moments, more than {ATTENTION_BYTES / 1024**3:.0f}: give attention=cls or a smaller "
-                "length"
+                f"attention labels {config.attention!r} of shape {sizes} take {needed:.1f} GiB with gradient and "
+                f"moments, more than {allowed:.0f}: give attention=cls or a smaller length"
             )
         attention = jax.random.normal(attention_key, sizes)
     labels = initial_labels(

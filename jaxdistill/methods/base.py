@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -109,27 +108,20 @@ class Method(NamedTuple):
         returns `None` when nothing but texts and labels was chosen, and a fixed recipe trains on them.
     """
 
-    config: Callable[[], Any]
+    config: type
     distill: DistillFn
     inner_spec: Callable[[Any, int], InnerSpec | None]
 
 
-def manifest(
-    method: str, config: Any, problem: Problem, key: Key, learner: str, cost: dict[str, Any]
-) -> dict[str, Any]:
+def manifest(method: str, config: Any, problem: Problem, key: Key, cost: dict[str, Any]) -> dict[str, Any]:
     """The fields of `manifest.json` that a method knows."""
     return {
         "task": problem.data.task.name,
         "method": method,
-        "learner": learner,
+        "learner": problem.pretrained.source,
         "config": config,
         "seeds": np.asarray(jax.random.key_data(key)).tolist(),
         "source_hash": problem.data.source_hash,
         "cost": cost,
         "notes": list(problem.notes),
     }
-
-
-def folder_name(folder: Path | None) -> str | None:
-    """Last part of a path, which says what a checkpoint is without saying where it lies."""
-    return None if folder is None else folder.name

@@ -113,7 +113,7 @@ def distill(selector: str, config: Coreset, problem: Problem, *, key: Key, run: 
             peak_bytes=peak_memory_bytes(),
             distilled_bytes=result.size_in_bytes,
         )
-        facts = manifest(selector, config, problem, key, problem.pretrained.source, cost.to_json())
+        facts = manifest(selector, config, problem, key, cost.to_json())
         return dataclasses.replace(result, manifest=facts)
     soft = np.asarray(label_targets(jnp.asarray(fitted.synthetic.labels), spec.label_kind))
     result = dataclasses.replace(result, synthetic=fitted.synthetic, soft_labels=soft)

@@ -47,6 +47,7 @@ class Fitted(NamedTuple):
       selections: (step, score) of every selection.
       seconds_per_step: median over the steps this process ran, the first left out; `None` when it ran fewer than two.
       skipped: updates skipped because something was not finite.
+      flops: of the matrix products of all outer steps; `None` when nobody counted.
     """
 
     synthetic: Synthetic
@@ -55,6 +56,7 @@ class Fitted(NamedTuple):
     selections: list[tuple[int, float]]
     seconds_per_step: float | None
     skipped: int
+    flops: int | None = None
 
 
 def fit(
@@ -98,7 +100,7 @@ def fit(
         jnp.full(len(select_at), jnp.nan),
     )
     start = 0
-    if run.checkpoints is not None and (latest := run.checkpoints.latest()) is not None:
+    if run.checkpoints is not None and run.checkpoints.latest() is not None:
         progress = place(run.checkpoints.restore(jax.eval_shape(lambda: progress)))
         start = int(progress.state.step)
         run.say(f"resuming at outer step {start} of {updates}")

@@ -16,7 +16,7 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.core.outer import init_outer, linear_schedule, make_update
 from jaxdistill.core.types import Batch, Key, Learner, Synthetic
 from jaxdistill.data.batching import TrainBatches
-from jaxdistill.evaluation.cost import CostRecord, peak_memory_bytes
+from jaxdistill.evaluation.cost import CostRecord, matmul_flops, peak_memory_bytes
 from jaxdistill.evaluation.metrics import metric_named
 from jaxdistill.evaluation.scoring import Score, split_batches
 from jaxdistill.evaluation.students import Examiner
@@ -53,10 +53,10 @@ class Outer:
     updates: int = 1000
     batch_size: int = 32
     lr: float = 1e-2
-    input_lr: float = 1.0
-    label_lr: float = 1.0
-    attention_lr: float = 1.0
-    step_size_lr: float = 1.0
+    input_lr: float = 2.0
+    label_lr: float = 5.0
+    attention_lr: float = 2.0
+    step_size_lr: float = 5.0
     warmup: float = 0.1
     first_update_is_zero: bool = False
     clip: float = 1.0
@@ -161,7 +161,8 @@ def learn(
     constants = place(MetaModelConstants(problem.base(), support))
     objective = meta_model(learner, spec, adjoints.parse(outer.adjoint))
     optimizer = outer.optimizer()
-    update = jax.jit(make_update(objective, optimizer, inits=outer.inits), donate_argnums=0)
+    step = make_update(objective, optimizer, inits=outer.inits)
+    update = jax.jit(step, donate_argnums=0)
     synthetic = jax.tree.map(jnp.asarray, synthetic)
     state = place(init_outer(synthetic, optimizer))
 
@@ -179,11 +180,12 @@ def learn(
             total = functools.reduce(Score.__add__, scores)
             return metric(total.confusion) if protocol.select_by == "metric" else -total.loss
 
-    return fit(
+    flops = matmul_flops(step, state, constants, batches(0), step_key)
+    fitted = fit(
         update,
         state,
         constants,
-        lambda step: put_batch(batches(step)),
+        lambda number: put_batch(batches(number)),
         updates=outer.updates,
         select=select,
         select_at=outer.select_at,
@@ -192,6 +194,7 @@ def learn(
         run=run,
         place=place,
     )
+    return fitted._replace(flops=flops * outer.updates)
 
 
 def finish(
@@ -201,11 +204,12 @@ def finish(
     cost = CostRecord(
         distill_seconds=run.stopwatch.seconds.get("distill"),
         seconds_per_outer_step=fitted.seconds_per_step,
+        flops=fitted.flops,
         peak_bytes=peak_memory_bytes(),
         real_examples=outer.updates * outer.batch_size,
         distilled_bytes=result.size_in_bytes,
     )
-    facts = manifest(method, config, problem, key, problem.pretrained.source, cost.to_json())
+    facts = manifest(method, config, problem, key, cost.to_json())
     facts["selection"] = {
         "protocol": run.protocol.name,
         "step": fitted.step,

@@ -71,11 +71,6 @@ class InnerSpec:
     def samples(self) -> int:
         return self.per_class * self.classes
 
-    @property
-    def permutes_anew(self) -> bool:
-        """Whether each training of a learner draws its own order (and so needs a key)."""
-        return self.order == "fresh"
-
     def sample_order(self, key: Key | None = None) -> Int[Array, "t m"]:
         """Samples of each step's minibatch, m = b c.
 
@@ -86,9 +81,9 @@ class InnerSpec:
         epochs = -(-self.steps // minibatches)
         ranks = jnp.tile(jnp.arange(self.per_class)[None, :, None], (epochs, 1, c))  # which of its class, by epoch
         if self.order != "fixed":
-            if self.permutes_anew and key is None:
+            key = jax.random.key(0) if self.order == "shuffled" else key
+            if key is None:
                 raise ValueError('the "fresh" order of samples is drawn at each training: a key is needed')
-            key = key if self.permutes_anew else jax.random.key(0)
             ranks = jax.random.permutation(key, ranks, axis=1, independent=True)
         samples = ranks * c + jnp.arange(c)[None, None]
         return samples.reshape(epochs * minibatches, self.batch_per_class * c)[: self.steps]

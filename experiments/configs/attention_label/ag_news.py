@@ -4,7 +4,7 @@
 
 Published: 93.2 accuracy (98.5 % of full data, the abstract's figure; which label and attention kind is not stated).
 Selected on the reported split (protocol paper), 30 epochs of outer steps (112500 updates).
-Not run by us: needs bert-base-uncased from the hub and an accelerator (about 2 GB of activations a sample at length 512).
+Not run by us: needs bert-base-uncased from the hub and an accelerator (about 2 GB of activations a sample).
 """
 
 from jaxdistill.methods.attention_label import reference

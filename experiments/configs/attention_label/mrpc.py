@@ -4,7 +4,7 @@
 
 Published: no verified figure; accuracy and F1 and their mean are reported.
 Selected on the reported split (protocol paper), 30 epochs of outer steps (3420 updates).
-Not run by us: needs bert-base-uncased from the hub and an accelerator (about 2 GB of activations a sample at length 512).
+Not run by us: needs bert-base-uncased from the hub and an accelerator (about 2 GB of activations a sample).
 """
 
 from jaxdistill.methods.attention_label import reference
