@@ -12,6 +12,7 @@ from absl import app, flags, logging
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.methods.base import Stopped
+from jaxdistill.parallel.distributed import initialize
 from jaxdistill.pipeline.config import ExperimentConfig
 from jaxdistill.pipeline.overrides import load_config, override
 
@@ -79,7 +80,9 @@ def run(main: Callable[[ExperimentConfig], int | None]) -> None:
                 raise UserError(f"unexpected argument {argv[1]!r}: everything is given by flags, see --help")
             if CONFIG.value is None:
                 raise UserError("--config is missing: give a file of experiments/configs")
-            return main(override(load_config(CONFIG.value), changes)) or 0
+            config = override(load_config(CONFIG.value), changes)
+            initialize()
+            return main(config) or 0
         except UserError as error:
             _refuse(str(error))
         except Stopped as stopped:

@@ -14,24 +14,29 @@ def weighted_mean(values: Float[Array, " n"], weights: Float[Array, " n"] | None
     return jnp.sum(values * weights) / jnp.sum(weights)
 
 
-def cross_entropy(
-    logits: Float[Array, "n c"],
-    labels: Int[Array, " n"] | Float[Array, "n c"],
-    weights: Float[Array, " n"] | None = None,
-) -> Float[Array, ""]:
-    """Mean of −Σ_c q_c log softmax(logits)_c.
+def example_cross_entropy(
+    logits: Float[Array, "n c"], labels: Int[Array, " n"] | Float[Array, "n c"]
+) -> Float[Array, " n"]:
+    """−Σ_c q_c log softmax(logits)_c of each example.
 
     Args:
       logits: class scores.
       labels: class ids (q is one-hot), or q itself; q is used as it is, never normalised: it may be negative and need
         not sum to one.
-      weights: weight of each example in the mean.
     """
     log_probs = jax.nn.log_softmax(logits, axis=-1)
     if jnp.issubdtype(labels.dtype, jnp.integer):
-        picked = jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
-        return weighted_mean(-picked, weights)
-    return weighted_mean(-jnp.sum(labels * log_probs, axis=-1), weights)
+        return -jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    return -jnp.sum(labels * log_probs, axis=-1)
+
+
+def cross_entropy(
+    logits: Float[Array, "n c"],
+    labels: Int[Array, " n"] | Float[Array, "n c"],
+    weights: Float[Array, " n"] | None = None,
+) -> Float[Array, ""]:
+    """Weighted mean of `example_cross_entropy`."""
+    return weighted_mean(example_cross_entropy(logits, labels), weights)
 
 
 def attention_cross_entropy(

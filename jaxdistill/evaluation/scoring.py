@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxdistill.core.losses import cross_entropy
+from jaxdistill.core.losses import example_cross_entropy
 from jaxdistill.core.types import Batch, Learner, Variables, pytree
 from jaxdistill.data.batching import EvalBatches, eval_batches
 from jaxdistill.data.encoding import Encoded
@@ -43,8 +43,8 @@ class Score:
 def score_batch(learner: Learner, variables: Variables, batch: Batch) -> Score:
     """Score of one batch; fillers (weight 0) do not count."""
     logits = learner.apply(variables, batch).logits
-    total = cross_entropy(logits, batch.labels, batch.weights) * jnp.sum(batch.weights)
-    return Score(confusion(logits, batch.labels, batch.weights), total)
+    losses = example_cross_entropy(logits, batch.labels)
+    return Score(confusion(logits, batch.labels, batch.weights), jnp.sum(losses * batch.weights))
 
 
 def split_batches(

@@ -42,10 +42,11 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._label, self._total, self._start = label, total, start
+        self._label, self._total = label, total
         self._interval, self._clock = interval, clock
         self._stream = sys.stderr if stream is None else stream
-        self._began, self._last_line = clock(), -float("inf")
+        self._last_line = -float("inf")
+        self._first: tuple[int, float] | None = None
         self._bar = None
         if self._stream.isatty():
             from tqdm import tqdm
@@ -59,12 +60,15 @@ class Progress:
             self._bar.update(done - self._bar.n)
             return
         now = self._clock()
+        if self._first is None:
+            self._first = (done, now)
         if done < self._total and now - self._last_line < self._interval:
             return
         self._last_line = now
         parts = [f"{self._label} {done}/{self._total}"] + ([text] if text else [])
-        if done > self._start:
-            per_step = (now - self._began) / (done - self._start)
+        if self._first is not None and done > self._first[0]:
+            # Counted from the first step, which is spent compiling.
+            per_step = (now - self._first[1]) / (done - self._first[0])
             parts += [f"{duration(per_step)} a step"]
             parts += [f"{duration(per_step * (self._total - done))} left"] if done < self._total else []
         print("  ".join(parts), file=self._stream, flush=True)

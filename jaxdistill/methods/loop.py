@@ -132,7 +132,7 @@ def fit(
                     f"the loss or the meta-gradient was not finite in {BAD_STEPS} outer steps in a row, up to step "
                     f"{done}; the last good checkpoint is kept: lower the outer learning rate or the initial step size"
                 )
-            stopping = run.stop()
+            stopping = _any_process(run.stop())
             if stopping or done == updates or time.monotonic() - last_save > run.checkpoint_seconds:
                 save(progress)
                 last_save = time.monotonic()
@@ -150,6 +150,15 @@ def fit(
         seconds_per_step=float(np.median(seconds[1:])) if len(seconds) > 1 else None,
         skipped=int(progress.state.skipped),
     )
+
+
+def _any_process(flag: bool) -> bool:
+    """Whether any process says so: a signal may reach one of them first, and all must stop at the same step."""
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def _select(progress: Progress, select: Callable[[Synthetic], float], number: int, done: int) -> tuple[Progress, float]:

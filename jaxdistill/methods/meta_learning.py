@@ -170,13 +170,13 @@ def learn(
     encoded = problem.dev if protocol.select_on == "dev" else problem.test
     parts = [np.arange(len(encoded))[part] for part in protocol.selection_slices(len(encoded))]
     split = split_batches(encoded, row_length=problem.row_length, groups=parts)
-    examiner = Examiner(learner, spec)
+    examiner = Examiner(learner, spec, mesh=mesh)
     keys = jax.random.split(select_key, len(parts))
     metric = metric_named(problem.data.task.metric)
 
     def select(synthetic: Synthetic) -> float:
         with run.stopwatch.stage("select"):
-            scores = examiner.scores(constants.base, (synthetic, support), keys, split, shared=True)
+            scores = examiner.scores(constants.base, (synthetic, constants.support), keys, split, shared=True)
             total = functools.reduce(Score.__add__, scores)
             return metric(total.confusion) if protocol.select_by == "metric" else -total.loss
 

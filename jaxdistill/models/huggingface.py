@@ -50,13 +50,14 @@ def load_folder(folder: Path) -> Checkpoint:
     tensors = {names.canonical(name, config.family): value for name, value in _read_tensors(folder).items()}
     ignored = [name for name in tensors if names.ignorable(name)]
     tensors = {name: value for name, value in tensors.items() if name not in ignored}
-    notes = [f"{folder}: {len(ignored)} tensors ignored ({_some(ignored)})"] if ignored else []
+    notes = [f"{folder.name}: {len(ignored)} tensors ignored ({_some(ignored)})"] if ignored else []
     expected = names.tensor_names(config)
     head = {path: name for path, name in expected.items() if path[0] in ("pooler", "classifier")}
     for module in ("pooler", "classifier"):
         if not any(name in tensors for path, name in head.items() if path[0] == module):
             expected = {path: name for path, name in expected.items() if path[0] != module}
-            notes.append(f"{folder}: no {module} in the checkpoint, it is drawn afresh")
+            if module == "pooler":  # the classifier is drawn afresh for every learner anyhow
+                notes.append(f"{folder.name}: no {module} in the checkpoint, it is drawn afresh")
     _check(folder, config, expected, tensors)
     params: dict = {}
     for path, name in expected.items():

@@ -67,7 +67,7 @@ def load_encoder(name: str | os.PathLike[str], *, num_classes: int, **options: A
             "expected the tokenizer of this model"
         )
     if "classifier" in checkpoint.params:
-        notes += (f"{folder}: its classifier is not used, learners start from a fresh one",)
+        notes += (f"{folder.name}: its classifier is not used, learners start from a fresh one",)
     learner = encoder_learner(config, checkpoint.params, num_classes=num_classes, **options)
     return Pretrained(learner, tokenizer, config, source, folder, notes)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Batch, Key, Synthetic
@@ -24,6 +25,7 @@ from jaxdistill.methods.base import Problem
 from jaxdistill.methods.coreset import text_support
 from jaxdistill.models.pretrained import Pretrained
 from jaxdistill.objectives.inner_problem import InnerSpec
+from jaxdistill.parallel.mesh import replicated
 
 
 class Evaluator:
@@ -33,25 +35,28 @@ class Evaluator:
       problem: data and learner.
       dropping: the learner with its own dropout rates, for fine-tuning recipes.
       key: of all learners; learner i of every set has the key `fold_in(key, i)`, so that scores can be paired.
+      mesh: over whose "data" axis the learners of a learned schedule are cut; `None` uses one device.
     """
 
-    def __init__(self, problem: Problem, dropping: Callable[[], Pretrained], key: Key):
+    def __init__(self, problem: Problem, dropping: Callable[[], Pretrained], key: Key, mesh: Mesh | None = None):
         self._problem, self._key = problem, key
         self._dropping = dropping
         self._split = split_batches(problem.test, row_length=problem.row_length)
         self._scorer = Scorer(problem.pretrained.learner)
         self._metric = metric_named(problem.data.task.metric)
-        self._base = problem.base()
+        self._mesh = mesh
         self._tuners: dict[Recipe, FineTuner] = {}
 
     def by_schedule(self, distilled: DistilledSet, spec: InnerSpec, students: int) -> list[float]:
         """Scores of learners trained by the learned step sizes; fractions."""
         keys = jnp.stack([jax.random.fold_in(self._key, i) for i in range(students)])
-        examiner = Examiner(self._problem.pretrained.learner, spec)
+        examiner = Examiner(self._problem.pretrained.learner, spec, mesh=self._mesh)
         progress = Progress("learners scored on test", students)
         scores = []
-        arrays = jax.tree.map(jnp.asarray, learned_arrays(distilled, spec, self._problem))
-        for score in examiner.scores(self._base, arrays, keys, self._split, shared=False):
+        inputs = (self._problem.base(), learned_arrays(distilled, spec, self._problem))
+        place = jnp.asarray if self._mesh is None else lambda x: jax.device_put(x, replicated(self._mesh))
+        base, arrays = jax.tree.map(place, inputs)
+        for score in examiner.scores(base, arrays, keys, self._split, shared=False):
             scores.append(self._metric(score.confusion))
             progress.update(len(scores), f"mean {100 * np.mean(scores):.2f}")
         progress.close()

@@ -22,13 +22,14 @@ from jaxdistill.io import atomic
 from jaxdistill.io.checkpoints import Checkpoints
 from jaxdistill.io.distilled import DistilledSet, load_distilled, save_distilled
 from jaxdistill.io.metrics import ConsoleWriter, JsonlWriter, MultiWriter, TensorBoardWriter, read_metrics
-from jaxdistill.io.plain import dumps, plain
+from jaxdistill.io.plain import dumps, fingerprint, plain
 from jaxdistill.io.progress import Progress
 from jaxdistill.io.versions import device, versions
 from jaxdistill.io.workdir import Workdir, open_workdir
 from jaxdistill.methods.base import Problem, Run
 from jaxdistill.methods.registry import method_named
 from jaxdistill.objectives.labels import step_sizes
+from jaxdistill.parallel.distributed import is_main_process
 from jaxdistill.parallel.mesh import make_mesh
 from jaxdistill.pipeline.config import ExperimentConfig
 from jaxdistill.pipeline.evaluate import Evaluator, text_split
@@ -52,7 +53,7 @@ def run_experiment(
       say: prints one line.
 
     Returns:
-      what `result.json` holds.
+      what `result.json` holds; of several processes, only the main one evaluates, and the others return nothing.
 
     Raises:
       UserError: see `io.workdir.open_workdir` and the parts.
@@ -63,7 +64,7 @@ def run_experiment(
     say(f"{config.method} on {config.task.name} with {config.learner.name}, run folder {workdir}")
     # Everything a user can get wrong comes before the first file is written.
     problem = prepare(config.task, config.learner)
-    folder = open_workdir(workdir, config)
+    folder = open_workdir(workdir, config) if is_main_process() else Workdir(Path(workdir))
     if (finished := folder.read_result()) is not None:
         say(f"{folder.path} holds the finished result of this very configuration:\n{summary(finished)}")
         return finished
@@ -74,9 +75,13 @@ def run_experiment(
     try:
         sets = [distil(config, problem, folder, seed, mesh, watch, stop, say) for seed in range(config.seeds)]
     except UserError:
-        folder.remove_if_empty()
+        if is_main_process():
+            folder.remove_if_empty()
         raise
-    return _evaluate(config, problem, folder, sets, watch, say)
+    if not is_main_process():
+        return {}
+    # Evaluation is the main process's alone: its learners are independent of each other.
+    return _evaluate(config, problem, folder, sets, mesh if jax.process_count() == 1 else None, watch, say)
 
 
 def distil(
@@ -95,10 +100,12 @@ def distil(
         distilled = load_distilled(part.distilled, expect={"config": plain(config.settings)})
         say(f"distilled set found in {part.distilled}")
         return distilled
-    part.path.mkdir(exist_ok=True)
+    main = is_main_process()
+    if main:
+        part.path.mkdir(exist_ok=True)
     run = Run(
-        make_writer=functools.partial(_writers, config, part),
-        checkpoints=Checkpoints(part.checkpoints, config_hash=folder.config_hash),
+        make_writer=functools.partial(_writers, config, part) if main else None,
+        checkpoints=Checkpoints(part.checkpoints, config_hash=fingerprint(config)),
         checkpoint_seconds=config.checkpoint_seconds,
         mesh=mesh,
         protocol=protocol_named(config.evaluation.protocol),
@@ -108,7 +115,8 @@ def distil(
     )
     method = method_named(config.method)
     distilled = method.distill(config.settings, problem, key=jax.random.key(config.seed + number), run=run)
-    save_distilled(part.distilled, distilled)
+    if main:
+        save_distilled(part.distilled, distilled)
     say(f"distilled set written to {part.distilled} ({distilled.size_in_bytes:,} bytes)")
     return distilled
 
@@ -131,6 +139,7 @@ def _evaluate(
     problem: Problem,
     folder: Workdir,
     sets: list[DistilledSet],
+    mesh: Mesh | None,
     watch: Stopwatch,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -139,7 +148,7 @@ def _evaluate(
     protocol = protocol_named(evaluation.protocol)
     key = jax.random.fold_in(jax.random.key(config.seed), 1)
     dropping = functools.cache(lambda: load_learner(config.learner, problem.classes, dropout=None))
-    evaluator = Evaluator(problem, dropping, key)
+    evaluator = Evaluator(problem, dropping, key, mesh)
     kept = Scores(folder.path / "scores.json")
     spec = method_named(config.method).inner_spec(config.settings, problem.classes)
 
