@@ -1,0 +1,126 @@
+"""Outer step and scoring against a PyTorch twin of the published code, side by side on this machine.
+
+python -m experiments.bench.meta_gradient            the table (needs torch and SST-2; some minutes)
+python -m experiments.bench.meta_gradient --ours     our figures of one setting, one JSON line
+
+MiniLM on SST-2, one sample a class, length 64, [CLS] attention labels, unrestricted labels, 32 real texts. Every figure
+comes from a process of its own; the processes take turns, so neither disturbs the other.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+
+
+def ours(steps: int, adjoint: str, repeats: int, *, score: bool) -> dict[str, Any]:
+    """Seconds a step (median), peak memory, compile time, work, and seconds to score one fresh learner."""
+    import jax
+
+    from jaxdistill.core import adjoints
+    from jaxdistill.core.outer import init_outer, make_update
+    from jaxdistill.data.batching import TrainBatches
+    from jaxdistill.evaluation.cost import compiled_cost, matmul_flops
+    from jaxdistill.evaluation.memory import peak_resident_bytes
+    from jaxdistill.evaluation.scoring import split_batches
+    from jaxdistill.evaluation.students import Examiner
+    from jaxdistill.methods.attention_label import clean, initial_set, inner_spec
+    from jaxdistill.methods.meta_learning import Outer
+    from jaxdistill.objectives.meta_model import MetaModelConstants, meta_model
+    from jaxdistill.pipeline.config import LearnerConfig, TaskConfig
+    from jaxdistill.pipeline.prepare import prepare
+
+    problem = prepare(TaskConfig(name="sst2", max_length=64), LearnerConfig(name="minilm"))
+    config = clean(steps=steps, outer=Outer(adjoint=adjoint))
+    spec = inner_spec(config, problem.classes)
+    synthetic, support = initial_set(config, problem, jax.random.key(0))
+    optimizer = config.outer.optimizer()
+    state = init_outer(synthetic, optimizer)
+    constants = MetaModelConstants(problem.base(), support)
+    batches = TrainBatches(problem.train, batch_size=32, seed=0, row_length=64)
+    objective = meta_model(problem.pretrained.learner, spec, adjoints.parse(adjoint))
+    update = make_update(objective, optimizer)
+    key = jax.random.key(1)
+    flops = matmul_flops(update, state, constants, batches(0), key)
+    start = time.perf_counter()
+    compiled = jax.jit(update, donate_argnums=0).lower(state, constants, batches(0), key).compile()
+    figures: dict[str, Any] = {"compile_seconds": time.perf_counter() - start, "gflop": flops / 1e9}
+    seconds = []
+    usual = [step for step in range(4 * repeats) if batches(step).token_ids.shape[0] == batches.shapes[0][0]]
+    for step in usual[: repeats + 1]:
+        start = time.perf_counter()
+        state, _ = jax.block_until_ready(compiled(state, constants, batches(step), key))
+        seconds.append(time.perf_counter() - start)
+    figures["seconds_per_step"] = statistics.median(seconds[1:])
+    figures["peak_rss_bytes"] = peak_resident_bytes()
+    figures["temp_bytes"] = compiled_cost(compiled)["temp_bytes"]
+    if score:
+        examiner = Examiner(problem.pretrained.learner, spec)
+        split = split_batches(problem.test, row_length=64)
+        distilled = (state.synthetic, support)
+        keys = jax.random.split(key, 3)
+        seconds = []
+        for i in range(3):  # the first compiles
+            start = time.perf_counter()
+            list(examiner.scores(constants.base, distilled, keys[i : i + 1], split, shared=False))
+            seconds.append(time.perf_counter() - start)
+        figures["score_seconds"] = min(seconds[1:])
+    return figures
+
+
+def _ours_apart(steps: int, adjoint: str, repeats: int, score: bool) -> dict[str, Any]:
+    command = [sys.executable, "-m", "experiments.bench.meta_gradient", "--ours", f"--steps={steps}"]
+    command += [f"--adjoint={adjoint}", f"--repeats={repeats}", f"--score={str(score).lower()}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(repeats: int) -> None:
+    """Run both sides in turn and print figures and ratios."""
+    from experiments.bench.torch_twin import measure
+
+    print("| inner steps | adjoint | s/step | PyTorch | ratio | peak GB | PyTorch | ratio |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    scoring = None
+    for steps, ours_adjoints in ((1, ["mixed"]), (4, ["mixed"]), (16, ["mixed", "nested"])):
+        times = repeats if steps == 1 else max(2, repeats // 4)
+        twin = measure(steps=steps, repeats=times, score=steps == 1)
+        for adjoint in ours_adjoints:
+            mine = _ours_apart(steps, adjoint, times, score=steps == 1)
+            cells = [f"{mine['seconds_per_step']:.3f}", f"{twin['seconds_per_step']:.3f}"]
+            cells += [f"{mine['seconds_per_step'] / twin['seconds_per_step']:.2f}"]
+            cells += [f"{figures['peak_rss_bytes'] / 1e9:.2f}" for figures in (mine, twin)]
+            cells += [f"{mine['peak_rss_bytes'] / twin['peak_rss_bytes']:.2f}"]
+            print(f"| {steps} | {adjoint} | {' | '.join(cells)} |", flush=True)
+            if steps == 1:
+                scoring = mine["score_seconds"], twin["score_seconds"]
+    if scoring is not None:
+        mine_s, twin_s = scoring
+        print(f"\nscoring one fresh learner: {mine_s:.2f} s, PyTorch {twin_s:.2f} s, ratio {mine_s / twin_s:.2f}")
+
+
+def main(argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}")
+    if FLAGS.ours:
+        print(json.dumps(ours(FLAGS.steps, FLAGS.adjoint, FLAGS.repeats, score=FLAGS.score)))
+    else:
+        table(FLAGS.repeats)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_bool("ours", False, "Measure our side of one setting only, in this process.")
+    flags.DEFINE_integer("steps", 1, "Inner steps.", lower_bound=1)
+    flags.DEFINE_string("adjoint", "mixed", "How our inner loop is differentiated.")
+    flags.DEFINE_integer("repeats", 12, "Outer steps to time.", lower_bound=1)
+    flags.DEFINE_bool("score", False, "Also time the scoring of one fresh learner.")
+    app.run(main)
