@@ -110,7 +110,7 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        return self.lr.shape[0]
+        return self.index.shape[0]
 
     def minibatch(self, index: Int[Array, " m"]) -> tuple[PyTree, PyTree]:
         """(data, constants) of the samples at `index`, as `InnerLoss` takes them."""

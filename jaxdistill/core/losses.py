@@ -57,9 +57,3 @@ def attention_cross_entropy(
     targets = jax.nn.softmax(scores, axis=-1)
     log_probs = jnp.log(jnp.exp(attentions) + log_eps) if log_eps else attentions
     return jnp.mean(-jnp.sum(targets * log_probs, axis=-1))
-
-
-def attention_entropy(scores: Float[Array, "n k h q l"]) -> Float[Array, ""]:
-    """Mean entropy of the attention labels: cross-entropy minus this is the KL divergence, for logs."""
-    log_targets = jax.nn.log_softmax(scores, axis=-1)
-    return jnp.mean(-jnp.sum(jnp.exp(log_targets) * log_targets, axis=-1))

@@ -176,7 +176,7 @@ def _nested(step: Step, carry: Carry, schedule: Schedule, size: int) -> Carry:
         return checkpointed(carry, *t, schedule.data), None
 
     lr = schedule.lr[remainder:].reshape(segments, size, *schedule.lr.shape[1:])
-    index = schedule.index[remainder:].reshape(segments, size)
+    index = schedule.index[remainder:].reshape(segments, size, *schedule.index.shape[1:])
     return jax.lax.scan(body, carry, (lr, index))[0]
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxdistill.core.types import Key, Variables
+from jaxdistill.core.types import Batch, Key, Synthetic, Variables
 from jaxdistill.data.encoding import Encoded
 from jaxdistill.data.sources import TaskData
 from jaxdistill.evaluation import protocols
@@ -87,7 +87,7 @@ class DistillFn(Protocol):
 
         Args:
           config: the method's own, static.
-          problem: data and learner; the test split is not read.
+          problem: data and learner; the test split is read only where `run.protocol` selects on it.
           key: all randomness.
           run: everything with a side effect.
 
@@ -104,12 +104,15 @@ class Method(NamedTuple):
     Attributes:
       config: dataclass of the method's settings; `config()` is its default.
       distill: see `DistillFn`.
+      initial: `initial(config, problem, key)` is (what is learned, what is not) before the first outer step; it raises
+        `UserError` when the configuration learns nothing.
       inner_spec: `inner_spec(config, classes)` says how a learner trains on the result by its learned schedule; it
         returns `None` when nothing but texts and labels was chosen, and a fixed recipe trains on them.
     """
 
     config: type
     distill: DistillFn
+    initial: Callable[[Any, Problem, Key], tuple[Synthetic, Batch]]
     inner_spec: Callable[[Any, int], InnerSpec | None]
 
 

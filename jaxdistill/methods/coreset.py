@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
+from jaxdistill.core.errors import UserError
+from jaxdistill.core.random import numpy_seed
 from jaxdistill.core.types import Batch, Key, Synthetic
 from jaxdistill.coresets import selection
-from jaxdistill.data.encoding import Encoded, encode
+from jaxdistill.data.encoding import encode
 from jaxdistill.data.packing import pad
+from jaxdistill.data.splits import Split
 from jaxdistill.evaluation.cost import CostRecord, peak_memory_bytes
 from jaxdistill.evaluation.features import mean_features
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Method, Problem, Run, manifest
 from jaxdistill.methods.meta_learning import LrPer, Outer, finish, initial_step_sizes, learn
+from jaxdistill.models.pretrained import load_encoder
 from jaxdistill.objectives.inner_problem import InnerSpec
 from jaxdistill.objectives.labels import LabelKind, initial_labels, label_targets
 
@@ -29,7 +34,8 @@ class Coreset:
 
     Attributes:
       per_class: texts a class.
-      pool: at most this many random training texts are looked at; 0 looks at all.
+      pool: at most about this many random training texts, the same number of each class, are looked at; 0 for all.
+      features: whose sentence vectors tell texts apart: the learner's, or always MiniLM's.
       learn_labels: learn label scores and step sizes by the meta-gradient; the texts stay as they are. Otherwise the
         result is texts with hard labels, for a fixed fine-tuning recipe.
       steps, batch_per_class, label_kind, lr_per, initial_lr: of the inner loop, when `learn_labels`.
@@ -38,86 +44,132 @@ class Coreset:
 
     per_class: int = 1
     pool: int = 5000
+    features: Literal["learner", "minilm"] = "learner"
     learn_labels: bool = False
     steps: int = 1
     batch_per_class: int = 1
-    label_kind: LabelKind = "unrestricted"
+    label_kind: LabelKind = "soft"
     lr_per: LrPer = "layer"
     initial_lr: float = 0.1
     outer: Outer = Outer()
 
     def __post_init__(self):
+        if self.features not in ("learner", "minilm"):
+            raise UserError(f"unknown features {self.features!r}: give learner or minilm")
+        if self.per_class < 1 or self.pool < 0:
+            raise UserError(f"per_class {self.per_class} must be at least 1 and pool {self.pool} at least 0")
         inner_spec(self, 2)
 
 
 def inner_spec(config: Coreset, classes: int) -> InnerSpec | None:
     """How a learner trains on a set with learned labels; `None` for plain texts."""
-    spec = InnerSpec(
+    if not config.learn_labels:
+        return None
+    return InnerSpec(
         classes=classes,
         per_class=config.per_class,
         batch_per_class=config.batch_per_class,
         steps=config.steps,
         label_kind=config.label_kind,
     )
-    return spec if config.learn_labels else None
 
 
-def text_support(encoded: Encoded) -> Batch:
-    """Token ids of the chosen texts, padded, as the `support` of an inner problem."""
+def text_support(problem: Problem, texts: Split, spec: InnerSpec) -> Batch:
+    """Token ids of texts, padded, as the `support` of an inner problem; with labels when these are not learned."""
+    encoded = encode(texts, problem.pretrained.tokenizer, int(problem.train.lengths.max()))
     length = -(-int(encoded.lengths.max()) // 8) * 8
     batch = pad(encoded, np.arange(len(encoded)), length=length)
-    return Batch(token_ids=jnp.asarray(batch.token_ids), mask=jnp.asarray(batch.mask), token_types=batch.token_types)
+    hard = np.eye(spec.classes, dtype=np.float32)[texts.labels] if spec.label_kind == "hard" else None
+    return Batch(token_ids=batch.token_ids, mask=batch.mask, token_types=batch.token_types, labels=hard)
 
 
-def choose(selector: str, config: Coreset, problem: Problem, key: Key) -> np.ndarray:
+def choose(selector: str, config: Coreset, problem: Problem, key: Key) -> Int[np.ndarray, " n"]:
     """Indices of the chosen training texts, interleaved by class."""
-    seed = int(np.asarray(jax.random.key_data(key)).astype(np.uint32)[-1])
-    labels = problem.train.labels
+    pool_key, pick_key = jax.random.split(key)
+    task, labels = problem.data.task, problem.train.labels
     members = np.arange(len(labels))
-    if config.pool and config.pool < len(labels) and selector != "random":
-        members = np.sort(np.random.default_rng(seed).choice(members, config.pool, replace=False))
     features: Float[np.ndarray, "n d"] | None = None
     if selection.coreset_named(selector).needs_features:
-        learner, row_length = problem.pretrained.learner, problem.row_length
-        features = mean_features(learner, problem.base(), problem.train, members, row_length=row_length)
-    names = problem.data.task.label_names
-    picked = selection.select(selector, features, labels[members], config.per_class, class_names=names, seed=seed)
+        if config.pool:
+            share = max(config.pool // problem.classes, config.per_class)
+            rng = np.random.default_rng(numpy_seed(pool_key))
+            drawn = [rng.permutation(np.flatnonzero(labels == c))[:share] for c in range(problem.classes)]
+            members = np.sort(np.concatenate(drawn))
+        features = _features(config, problem, members)
+    picked = selection.select(
+        selector,
+        features,
+        labels[members],
+        config.per_class,
+        class_names=task.label_names,
+        seed=numpy_seed(pick_key),
+    )
     return members[picked]
+
+
+def initial(selector: str, config: Coreset, problem: Problem, key: Key) -> tuple[Synthetic, Batch]:
+    """(what is learned, what is not) before the first outer step.
+
+    Raises:
+      UserError: the settings learn nothing.
+    """
+    return _learned_parts(selector, config, problem, problem.data.train.take(choose(selector, config, problem, key)))
 
 
 def distill(selector: str, config: Coreset, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
     """Choose texts, and learn their labels if asked; see `methods.base.DistillFn`."""
     choose_key, learn_key = jax.random.split(key)
-    with run.stopwatch.stage("distill"):
-        indices = choose(selector, config, problem, choose_key)
-        chosen = problem.data.train.take(indices)
-        spec = inner_spec(config, problem.classes)
-        result = DistilledSet(
-            labels=chosen.labels.astype(np.int32),
-            label_names=problem.data.task.label_names,
-            manifest={},
-            texts=chosen.texts,
-            text_columns=problem.data.task.text_columns,
-        )
-        if spec is not None:
-            encoded = encode(chosen, problem.pretrained.tokenizer, int(problem.train.lengths.max()))
-            learner = problem.pretrained.learner
-            synthetic = Synthetic(
-                labels=initial_labels(spec.samples, spec.classes, spec.label_kind),
-                raw_lr=initial_step_sizes(config.initial_lr, config.lr_per, config.steps, learner),
-            )
-            fitted = learn(problem, synthetic, text_support(encoded), spec, config.outer, key=learn_key, run=run)
+    with run.stopwatch.stage("choose"):
+        chosen = problem.data.train.take(choose(selector, config, problem, choose_key))
+    result = DistilledSet(
+        labels=chosen.labels.astype(np.int32),
+        label_names=problem.data.task.label_names,
+        manifest={},
+        texts=chosen.texts,
+        text_columns=problem.data.task.text_columns,
+    )
+    spec = inner_spec(config, problem.classes)
     if spec is None:
         cost = CostRecord(
-            distill_seconds=run.stopwatch.seconds.get("distill"),
+            distill_seconds=run.stopwatch.seconds["choose"],
             peak_bytes=peak_memory_bytes(),
             distilled_bytes=result.size_in_bytes,
         )
-        facts = manifest(selector, config, problem, key, cost.to_json())
-        return dataclasses.replace(result, manifest=facts)
-    soft = np.asarray(label_targets(jnp.asarray(fitted.synthetic.labels), spec.label_kind))
-    result = dataclasses.replace(result, synthetic=fitted.synthetic, soft_labels=soft)
+        return dataclasses.replace(result, manifest=manifest(selector, config, problem, key, cost.to_json()))
+    synthetic, support = _learned_parts(selector, config, problem, chosen)
+    fitted = learn(problem, synthetic, support, spec, config.outer, key=learn_key, run=run)
+    result = dataclasses.replace(result, synthetic=fitted.synthetic)
+    if config.label_kind == "soft":  # the only kind whose targets are probabilities
+        targets = label_targets(jnp.asarray(fitted.synthetic.labels), config.label_kind)
+        result = dataclasses.replace(result, soft_labels=np.asarray(targets))
     return finish(result, selector, config, problem, key, fitted, config.outer, run)
 
 
-METHODS = {name: Method(Coreset, functools.partial(distill, name), inner_spec) for name in selection.CORESETS}
+def _learned_parts(selector: str, config: Coreset, problem: Problem, chosen: Split) -> tuple[Synthetic, Batch]:
+    spec = inner_spec(config, problem.classes)
+    if spec is None:
+        raise UserError(f"method {selector!r} learns nothing without learn_labels: there is no outer step")
+    labels = initial_labels(spec.samples, spec.classes, spec.label_kind)
+    synthetic = Synthetic(
+        labels=None if spec.label_kind == "hard" else labels,
+        raw_lr=initial_step_sizes(config.initial_lr, config.lr_per, config.steps, problem.pretrained.learner),
+    )
+    return synthetic, text_support(problem, chosen, spec)
+
+
+def _features(config: Coreset, problem: Problem, members: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m d"]:
+    """Sentence vectors of some training texts."""
+    if config.features == "learner" or problem.pretrained.source == "minilm":
+        learner, row_length = problem.pretrained.learner, problem.row_length
+        return mean_features(learner, problem.base(), problem.train, members, row_length=row_length)
+    minilm = load_encoder("minilm", num_classes=problem.classes)
+    length = min(int(problem.train.lengths.max()), minilm.learner.max_length)
+    encoded = encode(problem.data.train.take(members), minilm.tokenizer, length)
+    variables = minilm.learner.init(jax.random.key(0))
+    return mean_features(minilm.learner, variables, encoded, np.arange(len(members)), row_length=length)
+
+
+METHODS = {
+    name: Method(Coreset, functools.partial(distill, name), functools.partial(initial, name), inner_spec)
+    for name in selection.CORESETS
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.outer import OuterState, Update
@@ -28,13 +30,15 @@ class Progress:
       best_score: its score, higher is better.
       best_step: outer steps after which it was met.
       selections: scores of all selections so far; NaN where none was made yet.
+      seconds: wall time spent so far, by all processes that took the run up one after another.
     """
 
     state: OuterState
     best: Synthetic
-    best_score: jax.Array
-    best_step: jax.Array
-    selections: jax.Array
+    best_score: Float[Array, ""]
+    best_step: Int[Array, ""]
+    selections: Float[Array, " k"]
+    seconds: Float[Array, ""]
 
 
 class Fitted(NamedTuple):
@@ -45,6 +49,7 @@ class Fitted(NamedTuple):
       step: outer steps after which it was met.
       score: its selection score.
       selections: (step, score) of every selection.
+      seconds: wall time of the loop, compilation and selections included, interrupted parts added up.
       seconds_per_step: median over the steps this process ran, the first left out; `None` when it ran fewer than two.
       skipped: updates skipped because something was not finite.
       flops: of the matrix products of all outer steps; `None` when nobody counted.
@@ -54,6 +59,7 @@ class Fitted(NamedTuple):
     step: int
     score: float
     selections: list[tuple[int, float]]
+    seconds: float
     seconds_per_step: float | None
     skipped: int
     flops: int | None = None
@@ -66,12 +72,11 @@ def fit(
     batches: Callable[[int], Batch],
     *,
     updates: int,
-    select: Callable[[Synthetic], float],
+    select: Callable[[Synthetic], tuple[float, dict[str, float]]],
     select_at: tuple[int, ...],
-    select_name: str,
     key: Key,
     run: Run,
-    place: Callable[[PyTree], PyTree] = lambda tree: tree,
+    place: Callable[[PyTree], PyTree],
 ) -> Fitted:
     """Run outer steps until `updates` are done; the same call after an interruption gives the same result, bit for bit.
 
@@ -81,15 +86,14 @@ def fit(
       constants: what the objective only reads.
       batches: the real batch of step k.
       updates: outer steps in all.
-      select: selection score of a distilled set, higher is better; deterministic.
-      select_at: numbers of steps done at which to select; the last should be `updates`.
-      select_name: of the score among the metrics, where it is written times 100.
+      select: selection score of a distilled set, higher is better, and what to log of it; deterministic.
+      select_at: numbers of steps done at which to select; 0 is before the first, the last should be `updates`.
       key: of the outer steps.
       run: checkpoints, writers, stop signal.
       place: puts a restored state on the devices.
 
     Raises:
-      UserError: `BAD_STEPS` steps in a row gave a non-finite loss or meta-gradient.
+      UserError: `BAD_STEPS` steps in a row gave a non-finite loss or meta-gradient, or no selection a finite score.
       Stopped: `run.stop()` said so.
     """
     progress = Progress(
@@ -98,12 +102,16 @@ def fit(
         jnp.asarray(-jnp.inf),
         jnp.zeros((), jnp.int32),
         jnp.full(len(select_at), jnp.nan),
+        jnp.zeros(()),
     )
     start = 0
     if run.checkpoints is not None and run.checkpoints.latest() is not None:
         progress = place(run.checkpoints.restore(jax.eval_shape(lambda: progress)))
         start = int(progress.state.step)
         run.say(f"resuming at outer step {start} of {updates}")
+    began, before = time.monotonic(), float(progress.seconds)
+    if start == 0 and 0 in select_at:
+        progress, _ = _select(progress, select, select_at, 0)
     writer = run.make_writer(start) if run.make_writer is not None else None
     seconds: list[float] = []
 
@@ -111,26 +119,29 @@ def fit(
         if run.checkpoints is not None:
             if writer is not None:
                 writer.flush()
-            run.checkpoints.save(int(progress.state.step), progress)
+            spent = np.asarray(before + time.monotonic() - began, np.float32)
+            run.checkpoints.save(int(progress.state.step), dataclasses.replace(progress, seconds=spent))
 
     try:
         last_save = time.monotonic()
         for step in range(start, updates):
-            began = time.monotonic()
+            step_began = time.monotonic()
             state, metrics = update(progress.state, constants, batches(step), key)
             values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            seconds.append(time.monotonic() - began)
-            progress = Progress(state, progress.best, progress.best_score, progress.best_step, progress.selections)
+            seconds.append(time.monotonic() - step_began)
+            progress = dataclasses.replace(progress, state=state)
             done = step + 1
             if done in select_at:
-                progress, score = _select(progress, select, select_at.index(done), done)
-                values[select_name] = 100.0 * score
+                progress, shown = _select(progress, select, select_at, done)
+                values |= shown
             if writer is not None:
                 writer.write(step, values)
             if int(state.skipped_in_a_row) >= BAD_STEPS:
+                save(progress)  # skipped steps changed nothing, so the state is the last good one
                 raise UserError(
                     f"the loss or the meta-gradient was not finite in {BAD_STEPS} outer steps in a row, up to step "
-                    f"{done}; the last good checkpoint is kept: lower the outer learning rate or the initial step size"
+                    f"{done}; the last good state is kept as a checkpoint: lower the outer learning rate or the "
+                    "initial step size"
                 )
             stopping = _any_process(run.stop())
             if stopping or done == updates or time.monotonic() - last_save > run.checkpoint_seconds:
@@ -142,11 +153,16 @@ def fit(
         if writer is not None:
             writer.close()
     scores = np.asarray(progress.selections)
+    if not np.isfinite(float(progress.best_score)):
+        raise UserError(
+            f"learners trained on the distilled set diverged in all {len(scores)} selections: lower the step size"
+        )
     return Fitted(
         synthetic=jax.device_get(progress.best),
         step=int(progress.best_step),
         score=float(progress.best_score),
         selections=[(at, float(score)) for at, score in zip(select_at, scores, strict=True)],
+        seconds=before + time.monotonic() - began,
         seconds_per_step=float(np.median(seconds[1:])) if len(seconds) > 1 else None,
         skipped=int(progress.state.skipped),
     )
@@ -161,13 +177,20 @@ def _any_process(flag: bool) -> bool:
     return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
-def _select(progress: Progress, select: Callable[[Synthetic], float], number: int, done: int) -> tuple[Progress, float]:
-    synthetic = progress.state.synthetic
-    score = select(synthetic)
-    selections = progress.selections.at[number].set(score)
-    if not score > float(progress.best_score):
-        kept = progress.best, progress.best_score, progress.best_step
-    else:
-        # A copy: the state's own buffers are donated to the next update.
-        kept = jax.tree.map(jnp.copy, synthetic), jnp.asarray(score, jnp.float32), jnp.asarray(done, jnp.int32)
-    return Progress(progress.state, *kept, selections), score
+def _select(
+    progress: Progress,
+    select: Callable[[Synthetic], tuple[float, dict[str, float]]],
+    select_at: tuple[int, ...],
+    done: int,
+) -> tuple[Progress, dict[str, float]]:
+    score, shown = select(progress.state.synthetic)
+    progress = dataclasses.replace(progress, selections=progress.selections.at[select_at.index(done)].set(score))
+    if score > float(progress.best_score):
+        progress = dataclasses.replace(
+            progress,
+            # A copy: the state's own buffers are donated to the next update.
+            best=jax.tree.map(jnp.copy, progress.state.synthetic),
+            best_score=jnp.asarray(score, jnp.float32),
+            best_step=jnp.asarray(done, jnp.int32),
+        )
+    return progress, shown

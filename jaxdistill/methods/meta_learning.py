@@ -13,11 +13,12 @@ import optax
 
 from jaxdistill.core import adjoints
 from jaxdistill.core.errors import UserError
-from jaxdistill.core.outer import init_outer, linear_schedule, make_update
+from jaxdistill.core.outer import Update, init_outer, linear_schedule, make_update
+from jaxdistill.core.random import numpy_seed
 from jaxdistill.core.types import Batch, Key, Learner, Synthetic
 from jaxdistill.data.batching import TrainBatches
 from jaxdistill.evaluation.cost import CostRecord, matmul_flops, peak_memory_bytes
-from jaxdistill.evaluation.metrics import metric_named
+from jaxdistill.evaluation.metrics import metric_named, percent
 from jaxdistill.evaluation.scoring import Score, split_batches
 from jaxdistill.evaluation.students import Examiner
 from jaxdistill.io.distilled import DistilledSet
@@ -73,8 +74,11 @@ class Outer:
             if (value := getattr(self, field)) < 1:
                 raise UserError(f"outer.{field} is {value}: it must be at least 1")
         for field in ("lr", "clip"):
-            if not (value := getattr(self, field)) > 0:
-                raise UserError(f"outer.{field} is {value}: it must be above 0")
+            if not 0.0 < (value := getattr(self, field)) < float("inf"):
+                raise UserError(f"outer.{field} is {value}: accepted is a number above 0")
+        for field in ("input_lr", "label_lr", "attention_lr", "step_size_lr", "decay_labels", "decay_step_sizes"):
+            if not 0.0 <= (value := getattr(self, field)) < float("inf"):
+                raise UserError(f"outer.{field} is {value}: accepted is a number from 0")
         if not 0.0 <= self.warmup < 1.0:
             raise UserError(f"outer.warmup is {self.warmup}: accepted is a share in [0, 1)")
 
@@ -122,7 +126,7 @@ def initial_step_sizes(lr: float, lr_per: LrPer, steps: int, learner: Learner) -
     Raises:
       UserError: `lr` is not above 0, or `lr_per` unknown.
     """
-    if not lr > 0:
+    if not 0.0 < lr < float("inf"):
         raise UserError(f"initial_lr is {lr}: a step size must be above 0")
     if lr_per not in ("set", "step", "layer"):
         raise UserError(f"unknown lr_per {lr_per!r}: give set, step or layer")
@@ -145,26 +149,26 @@ def learn(
       run: side effects.
     """
     learner = problem.pretrained.learner
-    step_key, select_key = jax.random.split(key)
+    step_key, select_key, order_key = jax.random.split(key, 3)
     mesh = run.mesh
-    data_axis = 1 if mesh is None else mesh.shape["data"]
     batches = TrainBatches(
         problem.train,
         batch_size=outer.batch_size,
-        seed=int(np.asarray(jax.random.key_data(key)).astype(np.uint32)[-1]),
+        seed=numpy_seed(order_key),
         row_length=problem.row_length,
         packed=outer.packed,
-        rows_multiple_of=data_axis,
+        rows_multiple_of=1 if mesh is None else mesh.shape["data"],
     )
-    place = (lambda tree: tree) if mesh is None else (lambda tree: jax.device_put(tree, replicated(mesh)))
+    # Without a mesh host arrays still become device arrays: what comes out of a checkpoint is numpy.
+    whole = None if mesh is None else replicated(mesh)
+    place = functools.partial(jax.tree.map, jnp.asarray if whole is None else lambda x: jax.device_put(x, whole))
     put_batch = (lambda batch: batch) if mesh is None else functools.partial(shard_batch, mesh)
     constants = place(MetaModelConstants(problem.base(), support))
-    objective = meta_model(learner, spec, adjoints.parse(outer.adjoint))
     optimizer = outer.optimizer()
-    step = make_update(objective, optimizer, inits=outer.inits)
-    update = jax.jit(step, donate_argnums=0)
-    synthetic = jax.tree.map(jnp.asarray, synthetic)
-    state = place(init_outer(synthetic, optimizer))
+    step = outer_step(learner, spec, outer)
+    state = place(init_outer(jax.tree.map(jnp.asarray, synthetic), optimizer))
+
+    flops = matmul_flops(step, state, constants, batches(0), step_key)
 
     protocol = run.protocol
     encoded = problem.dev if protocol.select_on == "dev" else problem.test
@@ -174,22 +178,26 @@ def learn(
     keys = jax.random.split(select_key, len(parts))
     metric = metric_named(problem.data.task.metric)
 
-    def select(synthetic: Synthetic) -> float:
-        with run.stopwatch.stage("select"):
-            scores = examiner.scores(constants.base, (synthetic, constants.support), keys, split, shared=True)
-            total = functools.reduce(Score.__add__, scores)
-            return metric(total.confusion) if protocol.select_by == "metric" else -total.loss
+    def select(synthetic: Synthetic) -> tuple[float, dict[str, float]]:
+        scores = examiner.scores(constants.base, (synthetic, constants.support), keys, split, shared=True)
+        total = functools.reduce(Score.__add__, scores)
+        value = metric(total.confusion)
+        shown = {f"{protocol.select_on}_{problem.data.task.metric}": percent(value)}
+        shown[f"{protocol.select_on}_loss"] = total.loss
+        if not np.isfinite(total.loss):
+            return -np.inf, shown
+        return (value if protocol.select_by == "metric" else -total.loss), shown
 
-    flops = matmul_flops(step, state, constants, batches(0), step_key)
+    # The published protocol also looks at the set before the first step.
+    before = (0,) if protocol.select_on == "test" else ()
     fitted = fit(
-        update,
+        jax.jit(step, donate_argnums=0, out_shardings=whole),
         state,
         constants,
         lambda number: put_batch(batches(number)),
         updates=outer.updates,
         select=select,
-        select_at=outer.select_at,
-        select_name=f"{protocol.select_on}_{protocol.select_by}",
+        select_at=before + outer.select_at,
         key=step_key,
         run=run,
         place=place,
@@ -197,12 +205,18 @@ def learn(
     return fitted._replace(flops=flops * outer.updates)
 
 
+def outer_step(learner: Learner, spec: InnerSpec, outer: Outer) -> Update:
+    """The outer update that `learn` runs: meta-model objective, adjoint and optimiser of the settings."""
+    objective = meta_model(learner, spec, adjoints.parse(outer.adjoint))
+    return make_update(objective, outer.optimizer(), inits=outer.inits)
+
+
 def finish(
     result: DistilledSet, method: str, config: Any, problem: Problem, key: Key, fitted: Fitted, outer: Outer, run: Run
 ) -> DistilledSet:
     """The learned set with its manifest: settings, selection and cost."""
     cost = CostRecord(
-        distill_seconds=run.stopwatch.seconds.get("distill"),
+        distill_seconds=fitted.seconds,
         seconds_per_outer_step=fitted.seconds_per_step,
         flops=fitted.flops,
         peak_bytes=peak_memory_bytes(),
@@ -212,6 +226,8 @@ def finish(
     facts = manifest(method, config, problem, key, cost.to_json())
     facts["selection"] = {
         "protocol": run.protocol.name,
+        "split": run.protocol.select_on,
+        "by": run.protocol.select_by,
         "step": fitted.step,
         "score": fitted.score,
         "scores": fitted.selections,

@@ -58,6 +58,10 @@ class InnerSpec:
         for field, known in choices.items():
             if (value := getattr(self, field)) not in known:
                 raise UserError(f"unknown {field} {value!r}: give one of {', '.join(known)}")
+        if not 0.0 <= self.attention_weight < float("inf"):
+            raise UserError(f"attention_weight is {self.attention_weight}: accepted is a number from 0")
+        if not 0.0 <= self.attention_log_eps < 1.0:
+            raise UserError(f"attention_log_eps is {self.attention_log_eps}: accepted is a number in [0, 1)")
         for field in ("classes", "per_class", "batch_per_class", "steps"):
             if (value := getattr(self, field)) < 1:
                 raise UserError(f"{field} is {value}: it must be at least 1")
@@ -65,6 +69,12 @@ class InnerSpec:
             raise UserError(
                 f"per_class {self.per_class} is not a multiple of batch_per_class {self.batch_per_class}: "
                 "minibatches must have the same size"
+            )
+        if self.steps * self.batch_per_class < self.per_class:
+            raise UserError(
+                f"steps {self.steps} of batch_per_class {self.batch_per_class} reach only "
+                f"{self.steps * self.batch_per_class} of per_class {self.per_class} samples: raise steps or "
+                "batch_per_class"
             )
 
     @property
@@ -125,6 +135,7 @@ def make_schedule(
         data["attention"] = synthetic.attention
     present = {name: x for name, x in data.items() if x is not None}
     lr = step_sizes(synthetic.raw_lr)
+    lr = jnp.broadcast_to(lr, (spec.steps, *lr.shape[1:]))  # a single one serves all steps
     if spec.lr_decay:
         lr *= linear_decay(spec.steps).reshape(-1, *(1,) * (lr.ndim - 1)).astype(lr.dtype)
     fixed = dataclasses.replace(support, labels=None)

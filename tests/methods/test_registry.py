@@ -14,6 +14,7 @@ from jaxdistill.evaluation.scoring import split_batches
 from jaxdistill.evaluation.students import Examiner
 from jaxdistill.io.distilled import load_distilled, save_distilled
 from jaxdistill.io.plain import plain
+from jaxdistill.methods import coreset
 from jaxdistill.methods.base import Run
 from jaxdistill.methods.meta_learning import Outer
 from jaxdistill.methods.registry import METHODS, method_named
@@ -21,7 +22,20 @@ from jaxdistill.pipeline.evaluate import learned_arrays
 from jaxdistill.pipeline.evaluate_folder import spec_of
 
 OUTER = Outer(updates=2, batch_size=8, selections=1)
-CASES = {name: {} for name in METHODS} | {"k_means/learned": {"learn_labels": True, "outer": OUTER}}
+CASES = {name: {} for name in METHODS}
+CASES |= {f"{name}/learned": {"learn_labels": True, "outer": OUTER} for name in coreset.METHODS}
+CASES["random/hard"] = {"learn_labels": True, "label_kind": "hard", "outer": OUTER}
+CASES["k_means/minilm"] = {"features": "minilm"}
+CASES["attention_label/adam"] = {
+    "length": 12,
+    "per_class": 2,
+    "steps": 3,
+    "order": "fresh",
+    "inner_optimizer": "adam",
+    "lr_per": "set",
+    "initial_lr": 0.01,
+    "outer": OUTER,
+}
 CASES["attention_label"] = {"length": 12, "outer": OUTER}
 
 
@@ -35,26 +49,39 @@ def make(name, problem, seed=0):
 
 @pytest.fixture(scope="module")
 def made(toy_problem):
-    return {name: make(name, toy_problem) for name in CASES}
+    known = {}
+
+    class Made:
+        def __getitem__(self, name):
+            if name not in known:
+                known[name] = make(name, toy_problem)
+            return known[name]
+
+    return Made()
 
 
-@pytest.mark.parametrize("name", CASES)
+EVERY = [pytest.param(n, marks=pytest.mark.needs_minilm if n.endswith("/minilm") else ()) for n in CASES]
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_shapes_and_manifest(made, name):
     config, distilled = made[name]
-    np.testing.assert_array_equal(distilled.labels, [0, 1])
+    np.testing.assert_array_equal(distilled.labels, [0, 1] * config.per_class)
     assert distilled.label_names == ("negative", "positive")
     assert distilled.manifest["method"] == name.partition("/")[0]
     assert distilled.manifest["config"] == config
-    assert distilled.level == ("embedding" if name == "attention_label" else "text")
+    assert distilled.level == ("embedding" if name.startswith("attention_label") else "text")
     learned = distilled.synthetic is not None
-    assert learned == (name == "attention_label" or name.endswith("/learned"))
+    assert learned == (distilled.level == "embedding" or name.endswith(("/learned", "/hard")))
+    if name.endswith("/learned"):
+        np.testing.assert_allclose(distilled.soft_labels.sum(axis=1), 1, rtol=1e-5)
     if learned:
         assert all(np.isfinite(x).all() and x.dtype == np.float32 for x in jax.tree.leaves(distilled.synthetic))
         assert distilled.manifest["selection"]["step"] == 2
         assert 0 <= distilled.manifest["selection"]["score"] <= 1
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_same_key_same_bits(made, toy_problem, name):
     _, first = made[name]
     _, again = make(name, toy_problem)
@@ -70,7 +97,7 @@ def test_another_key_gives_another_set(made, toy_problem, name):
     assert first.texts != other.texts or not np.array_equal(first.synthetic.inputs, other.synthetic.inputs)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_texts_are_real_training_texts(made, toy_problem, name):
     _, distilled = made[name]
     if distilled.texts is not None:
@@ -79,7 +106,7 @@ def test_texts_are_real_training_texts(made, toy_problem, name):
             assert toy_problem.data.train.labels[found] == label
 
 
-@pytest.mark.parametrize("name", ["attention_label", "k_means/learned"])
+@pytest.mark.parametrize("name", ["attention_label", "attention_label/adam", "k_means/learned", "random/hard"])
 def test_saved_set_trains_the_same_students(made, toy_problem, name, tmp_path):
     """Save, load, evaluate: exactly the scores of the set in memory; the spec comes out of the manifest."""
     config, distilled = made[name]

@@ -62,6 +62,15 @@ def test_samples_are_interleaved_and_revisited_with_another_step_size():
     assert len(set(np.asarray(schedule.lr).tolist())) == 3
 
 
+@pytest.mark.parametrize("decay", [False, True])
+def test_one_step_size_for_the_whole_set_serves_every_step(decay):
+    spec = InnerSpec(2, steps=4, lr_decay=decay)
+    synthetic = Synthetic(labels=jnp.eye(2), raw_lr=jnp.asarray(raw_step_sizes(0.5, (1,))))
+    schedule = make_schedule(spec, synthetic, Batch(), None)
+    assert schedule.steps == 4
+    np.testing.assert_allclose(schedule.lr, 0.5 * (linear_decay(4) if decay else np.ones(4)), rtol=1e-5)
+
+
 @pytest.mark.parametrize("order", ["shuffled", "fresh"])
 def test_other_orders_visit_each_sample_once_an_epoch_and_keep_classes_balanced(order):
     spec = InnerSpec(3, per_class=4, batch_per_class=2, steps=6, order=order)
@@ -86,6 +95,8 @@ def test_a_fresh_order_needs_a_key():
         ({"label_kind": "fuzzy"}, "unknown label_kind 'fuzzy': give one of hard, soft, unrestricted"),
         ({"attention": "row"}, "unknown attention 'row': give one of none, cls, all"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'"),
+        ({"per_class": 4, "steps": 2}, "steps 2 of batch_per_class 1 reach only 2 of per_class 4 samples"),
+        ({"attention_weight": float("nan")}, "attention_weight is nan"),
         ({"steps": 0}, "steps is 0: it must be at least 1"),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxdistill.core import adjoints, tree
-from jaxdistill.core.losses import attention_cross_entropy, attention_entropy, cross_entropy
+from jaxdistill.core.losses import attention_cross_entropy, cross_entropy
 from jaxdistill.core.types import Batch, Synthetic, Variables
 from jaxdistill.models.config import EncoderConfig
 from jaxdistill.models.learner import encoder_learner
@@ -31,7 +31,7 @@ def tiny_learner():
 
 @functools.cache
 def constants():
-    """Random variables, larger than a fresh draw's so that no gradient is tiny."""
+    """Random variables, larger than a fresh draw's so that no gradient is tiny; call it outside traces."""
     variables = tiny_learner().init(jax.random.key(0))
     return MetaModelConstants(jax.tree.map(lambda x: x * 8 if x.ndim > 1 else x, variables), Batch())
 
@@ -54,14 +54,20 @@ def make_synthetic(spec, per_group=False):
     )
 
 
-def loss_function(spec, adjoint=adjoints.MIXED):
+def loss_function(spec, adjoint=adjoints.MIXED, support=Batch()):  # noqa: B008
     objective = meta_model(tiny_learner(), spec, adjoint)
+    arguments = dataclasses.replace(constants(), support=support), real_batch(), jax.random.key(3)
 
     @jax.jit
     def loss(synthetic):
-        return objective(synthetic, (), constants(), real_batch(), jax.random.key(3))[0]
+        return objective(synthetic, (), *arguments)[0]
 
     return loss
+
+
+def entropy(scores):
+    log_targets = jax.nn.log_softmax(scores)
+    return jnp.mean(-jnp.sum(jnp.exp(log_targets) * log_targets, axis=-1))
 
 
 def flat(x):
@@ -74,12 +80,16 @@ def _float64(x64):
 
 
 @pytest.mark.parametrize("attention", ["none", "cls", "all"])
-@pytest.mark.parametrize("label_kind", ["soft", "unrestricted"])
+@pytest.mark.parametrize("label_kind", ["hard", "soft", "unrestricted"])
 @pytest.mark.parametrize("steps", [1, 3])
 def test_meta_gradients_agree_with_finite_differences(steps, label_kind, attention):
     spec = InnerSpec(CLASSES, steps=steps, label_kind=label_kind, attention=attention)
     synthetic = make_synthetic(spec, per_group=True)
-    loss = loss_function(spec)
+    support = Batch()
+    if label_kind == "hard":
+        synthetic = dataclasses.replace(synthetic, labels=None)
+        support = Batch(labels=jnp.eye(CLASSES))
+    loss = loss_function(spec, support=support)
     gradient = jax.jit(jax.grad(loss))(synthetic)
     for field in ("inputs", "labels", "attention", "raw_lr"):
         value = getattr(synthetic, field)
@@ -140,7 +150,36 @@ def one_step():
 
 def test_closed_form_of_one_step_labels(one_step):
     spec, _, gradient, lr, _, _, d_logits, _ = one_step
-    np.testing.assert_allclose(gradient.labels, lr / spec.samples * d_logits, rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(gradient.labels, lr / spec.samples * d_logits, rtol=0, atol=1e-12)
+
+
+def test_closed_form_of_one_step_soft_labels(one_step):
+    """q (dq - <q, dq>) with dq the unrestricted gradient, through the softmax."""
+    spec, synthetic, _, _, _, _, _, _ = one_step
+    soft = dataclasses.replace(spec, label_kind="soft")
+    found = jax.grad(loss_function(soft))(synthetic).labels
+    q = jax.nn.softmax(synthetic.labels)
+    as_targets = dataclasses.replace(synthetic, labels=q)
+    dq = jax.grad(loss_function(spec))(as_targets).labels
+    np.testing.assert_allclose(found, q * (dq - jnp.sum(q * dq, axis=-1, keepdims=True)), rtol=0, atol=1e-12)
+
+
+def test_closed_form_of_one_step_inputs(one_step):
+    """The mixed product, here as reverse over forward of the whole inner loss: -η ∇_X D_v L."""
+    spec, synthetic, gradient, lr, _, v, _, _ = one_step
+    learner, base = tiny_learner(), constants().base
+    start = learner.refresh(base, jax.random.split(jax.random.key(3), 3)[0])
+    inner = make_inner(learner, spec)
+    rest = {"labels": synthetic.labels, "attention": synthetic.attention}
+
+    def directional(inputs):
+        def loss(p):
+            return inner.loss(p, rest | {"inputs": inputs}, (Batch(), start.frozen))
+
+        return jax.jvp(loss, (start.trainable,), (v,))[1]
+
+    expected = -lr * jax.grad(directional)(synthetic.inputs)
+    np.testing.assert_allclose(gradient.inputs, expected, rtol=0, atol=1e-12)
 
 
 def test_closed_form_of_one_step_attention(one_step):
@@ -148,7 +187,7 @@ def test_closed_form_of_one_step_attention(one_step):
     p = jax.nn.softmax(synthetic.attention)
     dp = lr / np.prod(p.shape[:-1]) * d_attention
     expected = p * (dp - jnp.sum(p * dp, axis=-1, keepdims=True))
-    np.testing.assert_allclose(gradient.attention, expected, rtol=1e-8, atol=1e-14)
+    np.testing.assert_allclose(gradient.attention, expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(jnp.sum(gradient.attention, axis=-1), 0, atol=1e-14)
 
 
@@ -168,7 +207,7 @@ def test_kl_and_cross_entropy_give_the_same_meta_gradient():
     def gradients(data, with_entropy):
         def loss(p):
             value = inner.loss(p, data, (Batch(), start.frozen))
-            return value - attention_entropy(data["attention"]) if with_entropy else value
+            return value - entropy(data["attention"]) if with_entropy else value
 
         return tree.dot(*(jax.grad(loss)(start.trainable),) * 2)
 
