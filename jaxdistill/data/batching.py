@@ -151,7 +151,7 @@ def eval_batches(
     rows: int,
     packed: bool = True,
     rows_multiple_of: int = 1,
-    groups: Sequence[Int[np.ndarray, " m"]] | None = None,
+    groups: Sequence[Int[np.ndarray, " _"]] | None = None,
 ) -> EvalBatches:
     """The whole split, each example once, in batches of one static shape.
 

@@ -74,6 +74,9 @@ METRICS: Mapping[str, Callable[[Any], float]] = MappingProxyType(
     {"accuracy": accuracy, "f1": f1, "accuracy_f1_mean": accuracy_f1_mean}
 )
 
+# Of a score that is a mean, the scores it is a mean of: they are reported beside it.
+PARTS: Mapping[str, tuple[str, ...]] = MappingProxyType({"accuracy_f1_mean": ("accuracy", "f1")})
+
 
 def metric_named(name: str) -> Callable[[Any], float]:
     """The function from confusion counts to a score that a task calls `name`.

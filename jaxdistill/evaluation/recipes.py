@@ -48,6 +48,10 @@ class Recipe:
             raise UserError(f"recipe: warmup is {self.warmup}; accepted is a share in [0, 1)")
         if self.schedule not in ("cosine", "linear"):
             raise UserError(f"recipe: unknown schedule {self.schedule!r}: accepted are cosine and linear")
+        if not (self.lr > 0 and self.clip > 0 and self.weight_decay >= 0):
+            raise UserError(
+                f"recipe: lr {self.lr} and clip {self.clip} must be above 0, weight_decay {self.weight_decay} not below"
+            )
 
     def optimizer(self) -> optax.GradientTransformation:
         """The recipe as an optax transformation."""

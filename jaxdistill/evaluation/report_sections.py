@@ -64,9 +64,12 @@ def headline(result: dict[str, Any], title: str) -> str:
 
 def seed_table(result: dict[str, Any]) -> str:
     """Statistics of every method and split, with the single scores."""
+    method = result.get("method", "method")
     entries = {f"{name}, test": score for name, score in all_scores(result).items()}
+    # What a metric that is a mean is made of.
+    entries |= {f"{method}, test {name}": score for name, score in (result.get("also") or {}).items()}
     if result.get("dev"):
-        entries = {f"{result.get('method', 'method')}, dev": result["dev"]} | entries
+        entries = {f"{method}, dev": result["dev"]} | entries
     rows = []
     for name, score in entries.items():
         values = np.ravel(np.asarray(score.get("values") or [], np.float64))

@@ -39,6 +39,12 @@ class Score:
         """Mean cross-entropy."""
         return float(self.loss_sum / np.sum(self.confusion))
 
+    @property
+    def diverged(self) -> bool:
+        """Whether the learner's loss is not finite: it predicts nothing, though the confusion, where NaN counts as
+        the first class, looks as if it did."""
+        return not np.isfinite(self.loss_sum)
+
 
 def score_batch(learner: Learner, variables: Variables, batch: Batch) -> Score:
     """Score of one batch; fillers (weight 0) do not count."""
@@ -51,7 +57,7 @@ def split_batches(
     encoded: Encoded,
     *,
     row_length: int,
-    groups: Sequence[Int[np.ndarray, " m"]] | None = None,
+    groups: Sequence[Int[np.ndarray, " _"]] | None = None,
     rows_multiple_of: int = 1,
 ) -> EvalBatches:
     """A split in packed batches of one shape.

@@ -61,13 +61,14 @@ def summarise(scores: Any, *, ddof: int = 1) -> Summary:
         raise ValueError(f"scores must be finite and [seeds, students], at least one: got {np.asarray(scores)!r}")
     clustered = len(table) > 1
     units = table.mean(axis=1) if clustered else table[0]
+    mean = float(table.mean())
     return Summary(
-        mean=float(table.mean()),
+        mean=mean,
         std=float(table.std(ddof=ddof)) if table.size > ddof else None,
         ddof=ddof,
         n=table.size,
         values=tuple(tuple(row) for row in table.tolist()),
-        ci95=_t_interval(units),
+        ci95=_t_interval(units, mean),
         clustered=clustered,
     )
 
@@ -85,12 +86,45 @@ def paired_difference(a: Any, b: Any, *, ddof: int = 1) -> Summary:
     return summarise(first - second, ddof=ddof)
 
 
-def _t_interval(units: np.ndarray) -> tuple[float, float] | None:
+def crossed_difference(own: Any, base: Any) -> Summary:
+    """Difference of a method with several distillation seeds to a baseline without any, learner by learner.
+
+    Entry (s, i) of `own` and entry i of `base` share learner i, and all seeds meet the same baseline scores. So both
+    the seeds and the learners are samples, crossed: with d = own - base, the variance of the mean of d is taken as
+    var(d averaged over learners) / S + var(d averaged over seeds) / n, and the degrees of freedom as those of the
+    smaller sample. Where one of the two varies little this is close to the interval over the other; it is never
+    narrower than either.
+
+    Args:
+      own: scores [S seeds, n learners] of the method, S and n at least 2.
+      base: scores [n learners] of the baseline.
+
+    Raises:
+      ValueError: other shapes, or a non-finite score.
+    """
+    first, second = np.asarray(own, dtype=np.float64), np.asarray(base, dtype=np.float64)
+    if first.ndim != 2 or min(first.shape) < 2 or second.shape != first.shape[1:]:
+        raise ValueError(
+            f"scores to cross must be [seeds, learners] and [learners], 2 or more of each: "
+            f"got {first.shape} and {second.shape}"
+        )
+    difference = first - second[None]
+    of_seeds, of_learners = difference.mean(axis=1), difference.mean(axis=0)
+    variance = of_seeds.var(ddof=1) / len(of_seeds) + of_learners.var(ddof=1) / len(of_learners)
+    summary = summarise(difference)
+    interval = _interval(summary.mean, float(np.sqrt(variance)), min(first.shape) - 1)
+    return dataclasses.replace(summary, ci95=interval)
+
+
+def _t_interval(units: np.ndarray, mean: float) -> tuple[float, float] | None:
     """95 % interval of the mean of independent, roughly normal numbers."""
     if len(units) < 2:
         return None
+    return _interval(mean, float(units.std(ddof=1) / np.sqrt(len(units))), len(units) - 1)
+
+
+def _interval(centre: float, standard_error: float, freedom: int) -> tuple[float, float]:
     from scipy.stats import t
 
-    centre = units.mean()
-    reach = t.ppf(0.975, len(units) - 1) * units.std(ddof=1) / np.sqrt(len(units))
-    return float(centre - reach), float(centre + reach)
+    reach = float(t.ppf(0.975, freedom)) * standard_error
+    return centre - reach, centre + reach

@@ -31,6 +31,7 @@ def encoder_learner(
     scan_layers: bool = False,
     remat_layers: bool = False,
     dropout: float | None = 0.0,
+    train_words: bool = False,
 ) -> Learner:
     """A learner that fine-tunes an encoder.
 
@@ -44,11 +45,12 @@ def encoder_learner(
       params: pretrained parameters in the layout of `models.encoder`, `None` for random ones. A missing `pooler` or
         `classifier` is drawn; a `classifier` that is there is not used, since learners start from a fresh one.
       num_classes: c.
-      trainable: "all", "head" (pooler and classifier) or "last_k:2" (these and the last two layers). The word table
-        is frozen always: inner loops over synthetic embeddings give it no gradient.
+      trainable: "all", "head" (pooler and classifier) or "last_k:2" (these and the last two layers).
       dtype: what matrix products run in: float32, bfloat16, or float64 (then parameters are float64 too).
       scan_layers, remat_layers: see `Encoder`.
       dropout: replaces both dropout rates of the config; `None` keeps them.
+      train_words: whether "all" means the word table too, as ordinary fine-tuning on texts does. Inner loops over
+        synthetic embeddings give it no gradient, so for them it stays frozen.
 
     Raises:
       UserError: a bad `trainable`, `num_classes`, `dtype` or `dropout`.
@@ -72,7 +74,7 @@ def encoder_learner(
 
     def is_trainable(path: tuple[str, ...]) -> bool:
         if path[0] == "embeddings":
-            return trainable == "all" and path[1] != "word"
+            return trainable == "all" and (train_words or path[1] != "word")
         if path[0] == "layers":
             return first_trained == 0 if scan_layers else int(path[1]) >= first_trained
         return True
@@ -132,7 +134,8 @@ def encoder_learner(
 
 
 def _word_table(variables: Variables) -> Float[Array, "v d"]:
-    return variables.frozen["embeddings"]["word"]["table"]
+    embeddings = variables.trainable.get("embeddings", {}) | variables.frozen.get("embeddings", {})
+    return embeddings["word"]["table"]
 
 
 def _first_trained_layer(trainable: str, depth: int, scan_layers: bool) -> int:

@@ -14,6 +14,9 @@ from jaxdistill.core.errors import UserError
 COORDINATOR = "JAXDISTILL_COORDINATOR"
 NUM_PROCESSES = "JAXDISTILL_NUM_PROCESSES"
 PROCESS_ID = "JAXDISTILL_PROCESS_ID"
+# Process 0 alone evaluates, for hours on a large task; the others wait for it when they end, and jax gives up after
+# five minutes by default.
+SHUTDOWN_SECONDS = 86_400
 
 
 def initialize(
@@ -49,7 +52,7 @@ def initialize(
     environment = os.environ if environment is None else environment
     coordinator = coordinator or environment.get(COORDINATOR)
     if coordinator == "auto":
-        jax.distributed.initialize(initialization_timeout=timeout_seconds)
+        jax.distributed.initialize(initialization_timeout=timeout_seconds, shutdown_timeout_seconds=SHUTDOWN_SECONDS)
         return True
     count = _number(num_processes, NUM_PROCESSES, environment)
     index = _number(process_id, PROCESS_ID, environment)
@@ -71,7 +74,13 @@ def initialize(
         return False
     if index > 0:
         _await_listener(host, int(port), timeout_seconds, f"process {index} of {count}")
-    jax.distributed.initialize(coordinator, count, index, initialization_timeout=timeout_seconds)
+    jax.distributed.initialize(
+        coordinator,
+        count,
+        index,
+        initialization_timeout=timeout_seconds,
+        shutdown_timeout_seconds=SHUTDOWN_SECONDS,
+    )
     return True
 
 

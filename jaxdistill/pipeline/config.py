@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.coresets.selection import CORESETS
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.evaluation.recipes import DILM, Recipe
 from jaxdistill.methods.registry import method_named
+from jaxdistill.pipeline.checks import at_least, check_types
+
+LARGEST_SEED = 2**31 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,10 @@ class TaskConfig:
     max_length: int = 0
     row_length: int = 0
 
+    def __post_init__(self):
+        check_types(self, "task")
+        at_least(self, "task", {"max_length": 0, "row_length": 0})
+
 
 @dataclasses.dataclass(frozen=True)
 class LearnerConfig:
@@ -51,6 +58,11 @@ class LearnerConfig:
     scan_layers: bool = False
     remat_layers: bool = False
 
+    def __post_init__(self):
+        check_types(self, "learner")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise UserError(f"learner.dtype is {self.dtype!r}: accepted are float32 and bfloat16")
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
@@ -60,8 +72,11 @@ class EvaluationConfig:
       protocol: clean or paper.
       students: fresh learners of the reported number, each scored on the whole test split; 0 takes the protocol's.
       baselines: coresets evaluated beside the method, trained by `recipe`.
-      baseline_students: fresh learners of each baseline.
-      recipe: how learners train on plain texts.
+      baseline_students: fresh learners of each baseline, at least 2: a difference without an interval says nothing.
+      train_by: how learners train on the distilled set: "schedule" by its learned step sizes, "recipe" by `recipe` on
+        its texts; "auto" by the schedule where the set has one that fits the learner, and else, if it holds texts, by
+        the recipe with its soft labels.
+      recipe: how learners train on texts.
       full_epochs: epochs of the full-data reference; 0 leaves it out.
       full_students: learners of the full-data reference.
     """
@@ -70,12 +85,16 @@ class EvaluationConfig:
     students: int = 0
     baselines: tuple[str, ...] = ("random", "k_center", "herding", "k_means")
     baseline_students: int = 10
+    train_by: Literal["auto", "schedule", "recipe"] = "auto"
     recipe: Recipe = DILM
     full_epochs: float = 1.0
     full_students: int = 1
 
     def __post_init__(self):
+        check_types(self, "evaluation")
         protocol_named(self.protocol)
+        least = {"students": 0, "full_students": 1, "full_epochs": 0, "baseline_students": 2 if self.baselines else 0}
+        at_least(self, "evaluation", least)
         if unknown := [name for name in self.baselines if name not in CORESETS]:
             raise UserError(f"unknown baseline {unknown[0]!r}: accepted are {', '.join(CORESETS)}")
 
@@ -93,7 +112,7 @@ class ExperimentConfig:
       settings: the method's own configuration; `None` takes its default.
       seed: all randomness.
       seeds: distillations, of seeds seed, seed + 1, ...
-      devices: of the mesh; 0 uses one device without a mesh, -1 all there are.
+      devices: of the mesh; 0 uses one device without a mesh, -1 all there are. Several processes use all of theirs.
       checkpoint_seconds: time between checkpoints.
     """
 
@@ -108,6 +127,7 @@ class ExperimentConfig:
     checkpoint_seconds: float = 60.0
 
     def __post_init__(self):
+        check_types(self, "config")
         expected = method_named(self.method).config
         if self.settings is None:
             object.__setattr__(self, "settings", expected())
@@ -118,6 +138,11 @@ class ExperimentConfig:
             )
         if self.seeds < 1:
             raise UserError(f"seeds is {self.seeds}: at least 1 distillation is needed")
+        at_least(self, "config", {"devices": -1, "checkpoint_seconds": 0})
+        if not 0 <= self.seed <= LARGEST_SEED - (self.seeds - 1):
+            raise UserError(
+                f"seed is {self.seed} with {self.seeds} distillations: accepted are seeds from 0 to {LARGEST_SEED}"
+            )
 
 
 def smoke(config: ExperimentConfig) -> ExperimentConfig:

@@ -5,37 +5,37 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.core import adjoints, tree
-from jaxdistill.core.errors import UserError
-from jaxdistill.core.outer import init_outer, make_update
+from jaxdistill.core import tree
+from jaxdistill.core.outer import init_outer
+from jaxdistill.core.types import PyTree
 from jaxdistill.data.batching import TrainBatches
 from jaxdistill.evaluation.cost import compiled_cost, matmul_flops
-from jaxdistill.methods.attention_label import AttentionLabel, initial_set, inner_spec
-from jaxdistill.objectives.meta_model import MetaModelConstants, meta_model
+from jaxdistill.methods.meta_learning import outer_step
+from jaxdistill.methods.registry import method_named
+from jaxdistill.objectives.meta_model import MetaModelConstants
 from jaxdistill.pipeline.config import ExperimentConfig
+from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.prepare import prepare
 
 
 def dry_run(config: ExperimentConfig) -> str:
-    """Compile one outer step and say what it takes; nothing is trained.
+    """Compile one outer step, on one device, and say what it takes; nothing is trained.
 
     Raises:
-      UserError: the method learns nothing by an outer loop.
+      UserError: the configuration does not fit the problem, or learns nothing by an outer loop.
     """
-    settings = config.settings
-    if not isinstance(settings, AttentionLabel):
-        raise UserError(f"--dry_run needs a method with an outer step: {config.method!r} has none; use attention_label")
+    settings, method = config.settings, method_named(config.method)
     problem = prepare(config.task, config.learner)
+    synthetic, support = method.initial(settings, problem, named_key(config.seed, "distill"))
+    spec = method.inner_spec(settings, problem.classes)
+    assert spec is not None, "a method that learns has an inner problem"
     learner, outer = problem.pretrained.learner, settings.outer
     base = jax.eval_shape(problem.base)
-    synthetic, support = initial_set(settings, problem, jax.random.key(0))
-    spec = inner_spec(settings, problem.classes)
-    optimizer = outer.optimizer()
-    state = jax.eval_shape(lambda: init_outer(synthetic, optimizer))
+    state = jax.eval_shape(lambda: init_outer(jax.tree.map(jnp.asarray, synthetic), outer.optimizer()))
     batches = TrainBatches(
         problem.train, batch_size=outer.batch_size, seed=0, row_length=problem.row_length, packed=outer.packed
     )
-    update = make_update(meta_model(learner, spec, adjoints.parse(outer.adjoint)), optimizer, inits=outer.inits)
+    update = outer_step(learner, spec, outer)
     arguments = (state, MetaModelConstants(base, support), batches(0), jax.random.key(0))
     flops = matmul_flops(update, *arguments)
     cost = compiled_cost(jax.jit(update, donate_argnums=0).lower(*arguments).compile())
@@ -50,11 +50,12 @@ def dry_run(config: ExperimentConfig) -> str:
         f"learners, {spec.steps} inner steps, adjoint {outer.adjoint}",
         f"work: {flops / 1e9:,.1f} GFLOP of matrix products a step, {flops * outer.updates / 1e12:,.1f} TFLOP in "
         f"{outer.updates:,} steps",
-        f"memory: {temporary} of temporaries beside {tree_bytes(base):,.0f} MiB of parameters",
+        f"memory: {temporary} of temporaries beside {_mebibytes(base):,.0f} MiB of parameters",
     ]
+    if config.devices:
+        lines.append(f"devices {config.devices} is ignored: work and memory are those of the step on one device")
     return "\n".join(lines)
 
 
-def tree_bytes(shapes) -> float:
-    """MiB of a tree of shapes."""
+def _mebibytes(shapes: PyTree) -> float:
     return sum(x.size * jnp.dtype(x.dtype).itemsize for x in jax.tree.leaves(shapes)) / 2**20

@@ -2,159 +2,195 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Float
 
-from jaxdistill.core.errors import UserError
-from jaxdistill.core.types import Batch, Key, Synthetic
+from jaxdistill.core.random import numpy_seed
+from jaxdistill.core.types import Batch, Key, Learner
 from jaxdistill.data.batching import TrainBatches
 from jaxdistill.data.encoding import Encoded, encode
 from jaxdistill.data.packing import pad
 from jaxdistill.data.splits import Split
-from jaxdistill.evaluation.metrics import metric_named
 from jaxdistill.evaluation.recipes import FineTuner, Recipe, full_data_recipe
 from jaxdistill.evaluation.scoring import Scorer, split_batches
 from jaxdistill.evaluation.students import Examiner
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.io.progress import Progress
-from jaxdistill.methods.base import Problem
-from jaxdistill.methods.coreset import text_support
-from jaxdistill.models.pretrained import Pretrained
+from jaxdistill.methods.base import Problem, Stopped
 from jaxdistill.objectives.inner_problem import InnerSpec
 from jaxdistill.parallel.mesh import replicated
+from jaxdistill.pipeline.config import LearnerConfig
+from jaxdistill.pipeline.prepare import load_learner
+from jaxdistill.pipeline.scores import Outcome, outcome
+from jaxdistill.pipeline.training import Plan, learned_arrays, text_split
 
 
 class Evaluator:
     """Trains fresh learners and scores them on the test split; holds what is compiled once.
 
+    Learner i of every set has the key `fold_in(key, i)`, and so the same fresh head: scores can be paired. Learners of
+    a learned schedule train as in the distillation; those that fine-tune on texts train every parameter that
+    `LearnerConfig.trainable` allows, the word table included.
+
     Args:
       problem: data and learner.
-      dropping: the learner with its own dropout rates, for fine-tuning recipes.
-      key: of all learners; learner i of every set has the key `fold_in(key, i)`, so that scores can be paired.
+      learner: as the problem's was configured; loaded again for fine-tuning.
+      key: of all learners.
       mesh: over whose "data" axis the learners of a learned schedule are cut; `None` uses one device.
+      stop: asked before each learner and each step of a fine-tuning; True raises `Stopped`.
     """
 
-    def __init__(self, problem: Problem, dropping: Callable[[], Pretrained], key: Key, mesh: Mesh | None = None):
-        self._problem, self._key = problem, key
-        self._dropping = dropping
+    def __init__(
+        self,
+        problem: Problem,
+        learner: LearnerConfig,
+        key: Key,
+        *,
+        mesh: Mesh | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ):
+        self._problem, self._config, self._key, self._mesh, self._stop = problem, learner, key, mesh, stop
         self._split = split_batches(problem.test, row_length=problem.row_length)
-        self._scorer = Scorer(problem.pretrained.learner)
-        self._metric = metric_named(problem.data.task.metric)
-        self._mesh = mesh
+        self._longest = int(problem.train.lengths.max())
+        # Learners that differ in dropout share no compiled update, but score alike: one scorer of one of them.
+        self._learners: dict[bool, Learner] = {}
         self._tuners: dict[Recipe, FineTuner] = {}
+        self._scorer: Scorer | None = None
 
-    def by_schedule(self, distilled: DistilledSet, spec: InnerSpec, students: int) -> list[float]:
-        """Scores of learners trained by the learned step sizes; fractions."""
-        keys = jnp.stack([jax.random.fold_in(self._key, i) for i in range(students)])
+    def by_plan(
+        self, name: str, distilled: DistilledSet, plan: Plan, recipe: Recipe, numbers: Sequence[int]
+    ) -> Iterator[Outcome]:
+        """Outcomes of learners trained on a set as `training_plan` chose, as they come."""
+        if plan.spec is not None:
+            return self.by_schedule(distilled, plan.spec, numbers)
+        texts = text_split(distilled)
+        return self.by_recipe(name, lambda i: texts, recipe, numbers, soft_labels=distilled.soft_labels)
+
+    def by_schedule(self, distilled: DistilledSet, spec: InnerSpec, numbers: Sequence[int]) -> Iterator[Outcome]:
+        """Outcomes of learners trained by the learned step sizes, as they come.
+
+        Args:
+          distilled: see `pipeline.training.learned_arrays`.
+          spec: how learners train.
+          numbers: of the learners.
+        """
+        self._check_stop()
+        keys = jnp.stack([jax.random.fold_in(self._key, i) for i in numbers])
         examiner = Examiner(self._problem.pretrained.learner, spec, mesh=self._mesh)
-        progress = Progress("learners scored on test", students)
-        scores = []
         inputs = (self._problem.base(), learned_arrays(distilled, spec, self._problem))
-        place = jnp.asarray if self._mesh is None else lambda x: jax.device_put(x, replicated(self._mesh))
-        base, arrays = jax.tree.map(place, inputs)
-        for score in examiner.scores(base, arrays, keys, self._split, shared=False):
-            scores.append(self._metric(score.confusion))
-            progress.update(len(scores), f"mean {100 * np.mean(scores):.2f}")
-        progress.close()
-        return scores
+        whole = None if self._mesh is None else replicated(self._mesh)
+        base, arrays = jax.tree.map(jnp.asarray, inputs) if whole is None else jax.device_put(inputs, whole)
+        scores = examiner.scores(base, arrays, keys, self._split, shared=False)
+        outcomes = (outcome(score, self._problem.data.task.metric) for score in scores)
+        yield from self._shown("learners scored on test", numbers, outcomes)
 
-    def by_recipe(self, name: str, texts: Callable[[int], Split], recipe: Recipe, students: int) -> list[float]:
-        """Scores of learners fine-tuned on plain texts by a fixed recipe; fractions.
+    def by_recipe(
+        self,
+        name: str,
+        texts: Callable[[int], Split],
+        recipe: Recipe,
+        numbers: Sequence[int],
+        *,
+        soft_labels: Float[np.ndarray, "n c"] | None = None,
+    ) -> Iterator[Outcome]:
+        """Outcomes of learners fine-tuned on texts by a fixed recipe, as they come.
 
         Args:
           name: for the progress line.
           texts: the texts of learner i.
           recipe: see `Recipe`.
-          students: number of learners.
+          numbers: of the learners.
+          soft_labels: targets of the texts in place of their classes.
         """
-        progress = Progress(f"{name}: learners scored on test", students)
-        scores = []
-        for i in range(students):
-            encoded = encode(texts(i), self._problem.pretrained.tokenizer, int(self._problem.train.lengths.max()))
-            scores.append(self._fine_tuned(encoded, recipe, i, packed=False))
-            progress.update(len(scores), f"mean {100 * np.mean(scores):.2f}")
-        progress.close()
-        return scores
 
-    def full(self, epochs: float, students: int) -> list[float]:
-        """Scores of learners fine-tuned on the whole training split."""
+        def outcomes() -> Iterator[Outcome]:
+            for number in numbers:
+                encoded = encode(texts(number), self._problem.pretrained.tokenizer, self._longest)
+                yield self._fine_tuned(encoded, recipe, number, packed=False, soft_labels=soft_labels)
+
+        yield from self._shown(f"{name}: learners scored on test", numbers, outcomes())
+
+    def full(self, epochs: float, numbers: Sequence[int]) -> Iterator[Outcome]:
+        """Outcomes of learners fine-tuned on the whole training split, as they come."""
         steps = max(1, round(epochs * len(self._problem.train) / full_data_recipe(1).batch_size))
         recipe = full_data_recipe(steps)
-        return [self._fine_tuned(self._problem.train, recipe, i, packed=True, report=True) for i in range(students)]
+        for number in numbers:
+            yield self._fine_tuned(self._problem.train, recipe, number, packed=True)
 
     def _fine_tuned(
-        self, encoded: Encoded, recipe: Recipe, number: int, *, packed: bool, report: bool = False
-    ) -> float:
+        self,
+        encoded: Encoded,
+        recipe: Recipe,
+        number: int,
+        *,
+        packed: bool,
+        soft_labels: Float[np.ndarray, "n c"] | None = None,
+    ) -> Outcome:
+        self._check_stop()
+        learner = self._fine_tuning_learner(recipe.dropout)
         if recipe not in self._tuners:
-            learner = self._dropping().learner if recipe.dropout else self._problem.pretrained.learner
             self._tuners[recipe] = FineTuner(learner, recipe)
-        key = jax.random.fold_in(self._key, number)
-        refresh_key, dropout_key = jax.random.split(key)
-        start = self._problem.pretrained.learner.refresh(self._problem.base(), refresh_key)
+        refresh_key, rest = jax.random.split(jax.random.fold_in(self._key, number))
+        dropout_key, order_key = jax.random.split(rest)
+        # As `Problem.base`: one body for everyone, also where it is random, and a head of the learner's own.
+        start = learner.refresh(learner.init(jax.random.key(0)), refresh_key)
         packed_batches = TrainBatches(
             encoded,
             batch_size=min(recipe.batch_size, len(encoded)),
-            seed=number,
+            seed=numpy_seed(order_key),
             row_length=self._problem.row_length,
         )
 
         def padded_batches(step: int) -> Batch:
             # One shape for all small sets, whatever their texts: one compilation.
-            return pad(encoded, packed_batches.indices(step), length=self._problem.row_length)
+            indices = packed_batches.indices(step)
+            batch = pad(encoded, indices, length=self._longest)
+            return batch if soft_labels is None else dataclasses.replace(batch, labels=soft_labels[indices])
 
-        batches = packed_batches if packed else padded_batches
-        progress = Progress("full data: fine-tuning", recipe.steps) if report else None
+        progress = Progress("full data: fine-tuning", recipe.steps) if packed else None
 
         def on_step(done: int, loss: jax.Array) -> None:
+            self._check_stop()
             if progress is not None:
                 progress.update(done)
 
-        trained = self._tuners[recipe](start, batches, dropout_key, on_step=on_step)
-        return self._metric(self._scorer(trained, self._split).confusion)
+        batches = packed_batches if packed else padded_batches
+        try:
+            trained = self._tuners[recipe](start, batches, dropout_key, on_step=on_step)
+        finally:
+            if progress is not None:
+                progress.close()
+        self._scorer = self._scorer or Scorer(learner)
+        return outcome(self._scorer(trained, self._split), self._problem.data.task.metric)
 
+    def _fine_tuning_learner(self, dropout: bool) -> Learner:
+        if dropout not in self._learners:
+            rate = None if dropout else 0.0
+            pretrained = load_learner(self._config, self._problem.classes, dropout=rate, train_words=True)
+            self._learners[dropout] = pretrained.learner
+        return self._learners[dropout]
 
-def learned_arrays(distilled: DistilledSet, spec: InnerSpec, problem: Problem) -> tuple[Synthetic, Batch]:
-    """(learned arrays, support) of a distilled set, checked against the learner and the task.
+    def _shown(self, label: str, numbers: Sequence[int], outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+        """The outcomes, with a progress line for each and a chance to stop between them."""
+        first = min(numbers)
+        progress = Progress(label, first + len(numbers), start=first)
+        scores = []
+        try:
+            for made in outcomes:
+                scores.append(made.score)
+                progress.update(first + len(scores), f"mean {100 * np.mean(scores):.2f}")
+                yield made
+                if len(scores) < len(numbers):
+                    self._check_stop()
+        finally:
+            progress.close()
 
-    Raises:
-      UserError: the set does not fit the learner: width, layers, heads, classes or step sizes.
-    """
-    synthetic, shape = distilled.synthetic, problem.pretrained.learner.shape
-    if synthetic is None or synthetic.raw_lr is None:
-        raise UserError("the distilled set holds no learned step sizes: evaluate it by a recipe")
-    groups = len(problem.pretrained.learner.group_names)
-    expected = {
-        "classes": (None if synthetic.labels is None else synthetic.labels.shape[1], shape["classes"]),
-        "samples": (len(distilled.labels), spec.samples),
-        "width": (None if synthetic.inputs is None else synthetic.inputs.shape[2], shape["width"]),
-        "layers": (None if synthetic.attention is None else synthetic.attention.shape[1], shape["layers"]),
-        "heads": (None if synthetic.attention is None else synthetic.attention.shape[2], shape["heads"]),
-        "step-size groups": (None if synthetic.raw_lr.ndim == 1 else synthetic.raw_lr.shape[1], groups),
-    }
-    for name, (there, here) in expected.items():
-        if there is not None and there != here:
-            raise UserError(
-                f"the distilled set has {there} {name}, the learner {problem.pretrained.source!r} {here}: "
-                "evaluate it with the learner it was made for"
-            )
-    if distilled.texts is not None:
-        split = Split(distilled.texts, np.asarray(distilled.labels, np.int32))
-        encoded = encode(split, problem.pretrained.tokenizer, int(problem.train.lengths.max()))
-        return synthetic, text_support(encoded)
-    hard = np.eye(spec.classes, dtype=np.float32)[distilled.labels]
-    return synthetic, Batch(labels=hard if synthetic.labels is None else None)
-
-
-def text_split(distilled: DistilledSet) -> Split:
-    """The texts of a text-level set.
-
-    Raises:
-      UserError: the set holds vectors.
-    """
-    if distilled.texts is None:
-        raise UserError("the distilled set holds vectors, not texts: a fine-tuning recipe cannot train on it")
-    return Split(distilled.texts, np.asarray(distilled.labels, np.int32))
+    def _check_stop(self) -> None:
+        if self._stop():
+            raise Stopped(f"stopped while evaluating on test of {self._problem.data.task.name}")

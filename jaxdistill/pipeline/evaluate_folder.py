@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from typing import Any
-
-import jax
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.evaluation.statistics import summarise
 from jaxdistill.io import atomic
-from jaxdistill.io.distilled import DistilledSet, load_distilled
+from jaxdistill.io.distilled import load_distilled
 from jaxdistill.io.plain import dumps
-from jaxdistill.methods.registry import METHODS, method_named
-from jaxdistill.objectives.inner_problem import InnerSpec
 from jaxdistill.pipeline.config import ExperimentConfig
-from jaxdistill.pipeline.evaluate import Evaluator, text_split
-from jaxdistill.pipeline.overrides import from_plain
-from jaxdistill.pipeline.prepare import load_learner, prepare
+from jaxdistill.pipeline.evaluate import Evaluator
+from jaxdistill.pipeline.keys import named_key
+from jaxdistill.pipeline.prepare import mesh_for, prepare
+from jaxdistill.pipeline.scores import divergence_note, parts, values
+from jaxdistill.pipeline.training import training_plan
 
 
 def evaluate_folder(
@@ -32,17 +29,21 @@ def evaluate_folder(
 ) -> dict[str, Any]:
     """Train fresh learners on a distilled set and score them on the test split of the configured task.
 
-    A set with learned step sizes is trained on by them; a set of plain texts by `config.evaluation.recipe`.
+    `config.evaluation.train_by` says whether by the set's learned step sizes or by a recipe.
 
     Args:
       folder: of the set.
-      config: task, learner and evaluation are used; the method is read from the set.
+      config: task, learner, evaluation and devices are used; the method is read from the set.
       output: JSON file for the scores.
       say: prints one line.
+
+    Returns:
+      the summary of the scores, with "also" where the metric is a mean of others, "diverged" and "notes".
 
     Raises:
       UserError: the folder is no distilled set, or does not fit task or learner.
     """
+    mesh = mesh_for(config.devices)
     distilled = load_distilled(folder)
     problem = prepare(config.task, config.learner)
     if distilled.label_names != problem.data.task.label_names:
@@ -51,31 +52,29 @@ def evaluate_folder(
             f"{config.task.name!r} has {', '.join(problem.data.task.label_names)}: they must be the same"
         )
     evaluation = config.evaluation
-    dropping = functools.cache(lambda: load_learner(config.learner, problem.classes, dropout=None))
-    evaluator = Evaluator(problem, dropping, jax.random.fold_in(jax.random.key(config.seed), 1))
-    spec = spec_of(distilled)
-    if spec is not None:
-        scores = evaluator.by_schedule(distilled, spec, evaluation.test_students)
-    else:
-        texts = text_split(distilled)
-        scores = evaluator.by_recipe("distilled set", lambda i: texts, evaluation.recipe, evaluation.test_students)
-    result = summarise(scores, ddof=protocol_named(evaluation.protocol).std_ddof).to_json()
+    plan = training_plan(distilled, problem, evaluation.train_by)
+    notes = [*problem.notes, *plan.notes]
+    if (made_with := distilled.manifest["learner"]) != config.learner.name:
+        notes.append(f"the set was made with the learner {made_with!r} and is evaluated with {config.learner.name!r}")
+    for note in notes:
+        say(f"note: {note}")
+    evaluator = Evaluator(problem, config.learner, named_key(config.seed, "evaluate"), mesh=mesh)
+    numbers = range(evaluation.test_students)
+    outcomes = list(evaluator.by_plan("distilled set", distilled, plan, evaluation.recipe, numbers))
+    ddof = protocol_named(evaluation.protocol).std_ddof
+    result = summarise(values(outcomes), ddof=ddof).to_json()
+    result["also"] = {name: summarise(rows, ddof=ddof).to_json() for name, rows in parts([outcomes]).items()}
+    result["diverged"] = sum(made.diverged for made in outcomes)
+    if result["diverged"]:
+        notes.append(divergence_note("the distilled set", result["diverged"], len(outcomes)))
+        say(f"note: {notes[-1]}")
+    result["notes"] = notes
     say(f"{problem.data.task.metric} on test of {config.task.name}: {result['mean']:.2f} ({result['n']} learners)")
+    for name, entry in result["also"].items():
+        say(f"{name}: {entry['mean']:.2f}")
     if result["std"] is not None:
-        low, high = result["ci95"]
-        say(f"standard deviation {result['std']:.2f} (ddof {result['ddof']}), 95 % interval {low:.2f} to {high:.2f}")
+        interval = "" if result["ci95"] is None else ", 95 % interval {:.2f} to {:.2f}".format(*result["ci95"])
+        say(f"standard deviation {result['std']:.2f} (ddof {result['ddof']}){interval}")
     if output is not None:
         atomic.write_text(output, dumps(result) + "\n")
     return result
-
-
-def spec_of(distilled: DistilledSet) -> InnerSpec | None:
-    """How a learner trains on a set, from its manifest; `None` for plain texts."""
-    if distilled.synthetic is None or distilled.synthetic.raw_lr is None:
-        return None
-    name = distilled.manifest["method"]
-    if name not in METHODS:
-        raise UserError(f"the distilled set was made by {name!r}; known methods are {', '.join(METHODS)}")
-    method = method_named(name)
-    settings = from_plain(method.config(), distilled.manifest["config"])
-    return method.inner_spec(settings, len(distilled.label_names))

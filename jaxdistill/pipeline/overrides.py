@@ -12,6 +12,7 @@ from typing import Any
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.methods.registry import method_named
+from jaxdistill.pipeline.checks import check_value
 from jaxdistill.pipeline.config import ExperimentConfig, smoke
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -21,7 +22,7 @@ def load_config(path: str) -> ExperimentConfig:
     """What `get_config()` of a Python file returns; `path:smoke` gives its smoke form.
 
     Raises:
-      UserError: there is no such file, it has no `get_config`, or that returns something else.
+      UserError: there is no such file, it cannot be run, it has no `get_config`, or that returns something else.
     """
     name, _, form = path.partition(":")
     if form not in ("", "smoke"):
@@ -33,10 +34,17 @@ def load_config(path: str) -> ExperimentConfig:
     if spec is None or spec.loader is None:
         raise UserError(f"config file {name!r} is no Python file; accepted is a .py file with get_config()")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"config file {name!r} has no function get_config()")
-    config = module.get_config()
+    # The file is the user's program: whatever it raises is a mistake in it.
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"config file {name!r} has no function get_config()")
+        config = module.get_config()
+    except UserError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or ["no message"])[0]
+        raise UserError(f"config file {name!r} cannot be used: {type(error).__name__}: {reason}") from error
     if not isinstance(config, ExperimentConfig):
         raise UserError(f"get_config() of {name!r} returns {type(config).__name__}, not an ExperimentConfig")
     return smoke(config) if form else config
@@ -125,23 +133,33 @@ def parse(text: str, kind: Any, where: str) -> Any:
     raise TypeError(f"{where} has the type {kind}, which no flag can set")
 
 
-def from_plain(config: Any, values: dict[str, Any]) -> Any:
+def from_plain(config: Any, values: Any, path: str = "config") -> Any:
     """A configuration from its JSON form, as manifests hold it.
 
     Args:
       config: of the same type; fields that `values` lacks keep its values.
       values: as `io.plain.plain` made them.
+      path: what it is called in an error.
 
     Raises:
-      UserError: a field that the configuration does not have.
+      UserError: a field that the configuration does not have, a value of another type or one that it refuses.
     """
-    names = {field.name for field in dataclasses.fields(config)}
-    if unknown := sorted(set(values) - names):
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is {values!r}: accepted is an object with the fields of {type(config).__name__}")
+    hints = typing.get_type_hints(type(config))
+    names = [field.name for field in dataclasses.fields(config)]
+    if unknown := sorted(set(values) - set(names)):
         raise UserError(f"{type(config).__name__} has no field {unknown[0]!r}: it has {', '.join(sorted(names))}")
     changes = {}
     for name, value in values.items():
-        current = getattr(config, name)
+        current, where = getattr(config, name), f"{path}.{name}"
         if dataclasses.is_dataclass(current):
-            value = from_plain(current, value)
-        changes[name] = tuple(value) if isinstance(value, list) else value
+            changes[name] = from_plain(current, value, where)
+            continue
+        if isinstance(value, list):
+            value = tuple(value)
+        elif hints[name] is float and value in ("nan", "inf", "-inf"):  # which JSON has no numbers for
+            value = float(value)
+        check_value(value, hints[name], where)
+        changes[name] = value
     return dataclasses.replace(config, **changes)

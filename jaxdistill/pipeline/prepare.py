@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
+from jax.sharding import Mesh
+
 from jaxdistill.core.errors import UserError
 from jaxdistill.data.encoding import encode
 from jaxdistill.data.sources import TaskData, load_task
 from jaxdistill.methods.base import Problem
 from jaxdistill.models.pretrained import Pretrained, load_encoder
+from jaxdistill.parallel.mesh import make_mesh
 from jaxdistill.pipeline.config import LearnerConfig, TaskConfig
 
 
@@ -23,10 +27,30 @@ def load_data(config: TaskConfig) -> TaskData:
     )
 
 
-def load_learner(config: LearnerConfig, classes: int, *, dropout: float | None = 0.0) -> Pretrained:
-    """The learner; `dropout=None` keeps the model's own rates."""
+def load_learner(
+    config: LearnerConfig, classes: int, *, dropout: float | None = 0.0, train_words: bool = False
+) -> Pretrained:
+    """The learner.
+
+    Args:
+      config: see `LearnerConfig`.
+      classes: number of classes.
+      dropout: `None` keeps the model's own rates.
+      train_words: whether "all" parameters means the word table too.
+    """
     options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "name"}
-    return load_encoder(config.name, num_classes=classes, dropout=dropout, **options)
+    return load_encoder(config.name, num_classes=classes, dropout=dropout, train_words=train_words, **options)
+
+
+def mesh_for(devices: int) -> Mesh | None:
+    """The mesh that `ExperimentConfig.devices` asks for; several processes always take all devices they have.
+
+    Raises:
+      UserError: more devices than there are.
+    """
+    if devices == 0 and jax.process_count() == 1:
+        return None
+    return make_mesh(devices if devices > 0 else None)
 
 
 def prepare(task: TaskConfig, learner: LearnerConfig) -> Problem:
@@ -38,11 +62,14 @@ def prepare(task: TaskConfig, learner: LearnerConfig) -> Problem:
     data = load_data(task)
     pretrained = load_learner(learner, len(data.task.label_names))
     longest = pretrained.learner.max_length
-    max_length = min(task.max_length or data.task.max_length, longest)
+    asked = task.max_length or data.task.max_length
+    max_length = min(asked, longest)
     row_length = task.row_length or max_length
     if not max_length <= row_length:
         raise UserError(f"row_length {row_length} is less than max_length {max_length}: a text would not fit in a row")
     splits = {name: encode(getattr(data, name), pretrained.tokenizer, max_length) for name in ("train", "dev", "test")}
     notes = [*data.notes, *pretrained.notes]
+    if asked > longest:
+        notes.append(f"max_length {asked} is lowered to the learner's {longest} positions")
     notes += [f"{name}: {note}" for name, encoded in splits.items() for note in encoded.notes]
     return Problem(data=data, pretrained=pretrained, row_length=row_length, notes=tuple(notes), **splits)

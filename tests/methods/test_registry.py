@@ -18,8 +18,7 @@ from jaxdistill.methods import coreset
 from jaxdistill.methods.base import Run
 from jaxdistill.methods.meta_learning import Outer
 from jaxdistill.methods.registry import METHODS, method_named
-from jaxdistill.pipeline.evaluate import learned_arrays
-from jaxdistill.pipeline.evaluate_folder import spec_of
+from jaxdistill.pipeline.training import learned_arrays, spec_of
 
 OUTER = Outer(updates=2, batch_size=8, selections=1)
 CASES = {name: {} for name in METHODS}

@@ -10,16 +10,23 @@ import numpy as np
 import pytest
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.evaluation.recipes import Recipe
+from jaxdistill.evaluation.recipes import FineTuner, Recipe
+from jaxdistill.evaluation.statistics import crossed_difference
 from jaxdistill.io.distilled import load_distilled
 from jaxdistill.io.metrics import read_metrics
+from jaxdistill.io.plain import plain
 from jaxdistill.methods.attention_label import AttentionLabel
 from jaxdistill.methods.base import Stopped
+from jaxdistill.methods.coreset import Coreset
 from jaxdistill.methods.meta_learning import Outer
+from jaxdistill.pipeline import result as pipeline_result
 from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig
 from jaxdistill.pipeline.dry_run import dry_run
+from jaxdistill.pipeline.evaluate import Evaluator
 from jaxdistill.pipeline.evaluate_folder import evaluate_folder
+from jaxdistill.pipeline.prepare import prepare
 from jaxdistill.pipeline.run import run_experiment, summary
+from jaxdistill.pipeline.training import learned_arrays, spec_of
 
 
 def config(**changes) -> ExperimentConfig:
@@ -53,7 +60,7 @@ def test_run_folder_is_complete(finished):
     lines = read_metrics(folder / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(6))
     assert all(np.isfinite(line["loss"]) for line in lines)
-    assert ["dev_metric" in line for line in lines] == [False, False, True, False, False, True]
+    assert ["dev_accuracy" in line for line in lines] == [False, False, True, False, False, True]
 
 
 def test_result_holds_what_the_design_promises(finished):
@@ -69,7 +76,19 @@ def test_result_holds_what_the_design_promises(finished):
     assert cost["real_examples"] == 48 and cost["distill_seconds"] > 0 and cost["peak_bytes"] > 1e6
     assert cost["flops"] > 1e6
     assert result["protocol"] == "clean" and result["test"]["ddof"] == 1
-    assert "paired" in summary(result)
+    assert result["diverged"] == {} and result["also"] == {}
+    shortfalls = [
+        "clean asks for 3 distillations, this run has 1: the interval says nothing of how much another distillation "
+        "would differ",
+        "clean asks for 100 learners of each distilled set, this run has 3",
+    ]
+    assert result["notes"][-2:] == shortfalls
+    assert "paired" in summary(result) and all(f"note: {note}" in summary(result) for note in shortfalls)
+
+
+def test_manifest_holds_the_whole_experiment(finished):
+    folder, _ = finished
+    assert load_distilled(folder / "distilled").manifest["experiment"] == json.loads(json.dumps(plain(config())))
 
 
 def test_same_command_again_returns_the_result(finished):
@@ -93,18 +112,60 @@ def test_stopped_run_goes_on_to_the_same_bits(finished, tmp_path):
 
 
 def test_interrupted_evaluation_keeps_the_scores_it_has(finished, tmp_path, monkeypatch):
-    """Killed while the baselines ran: what was scored is not scored again, and the test split not read twice."""
-    _, result = finished
-    from jaxdistill.pipeline import run
+    """Killed while the second baseline learner trained: what was scored is not scored again, not even read."""
+    folder, result = finished
+    trained = FineTuner.__call__
+    calls = []
 
-    def fail(*args):
+    def fail_at_second(*args, **keywords):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return trained(*args, **keywords)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FineTuner, "__call__", fail_at_second)
+        run_experiment(config(), tmp_path / "run", say=silent)
+    kept = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert {name: len(entries) for name, entries in kept.items()} == {"attention_label/0": 3, "random": 1}
+    monkeypatch.setattr(Evaluator, "by_schedule", None)
+    again = run_experiment(config(), tmp_path / "run", say=silent)
+    assert again["test"] == result["test"] and again["baselines"] == result["baselines"]
+    assert (tmp_path / "run" / "scores.json").read_bytes() == (folder / "scores.json").read_bytes()
+
+
+def test_a_report_that_failed_leaves_the_run_unfinished(finished, tmp_path, monkeypatch):
+    _, result = finished
+
+    def fail(*args, **keywords):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run, "_baseline", fail)
+        patch.setattr(pipeline_result, "write_report", fail)
         run_experiment(config(), tmp_path / "run", say=silent)
-    monkeypatch.setattr(run.Evaluator, "by_schedule", fail)
+    assert not (tmp_path / "run" / "result.json").exists()
     assert run_experiment(config(), tmp_path / "run", say=silent)["test"] == result["test"]
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_stop_in_the_evaluation_loses_one_learner_at_most(finished, tmp_path):
+    """The signal comes at the last outer step, and again, after going on, in the middle of a fine-tuning."""
+    folder, result = finished
+    calls = []
+
+    def stop_from(number):
+        calls.clear()
+        return lambda: calls.append(1) or len(calls) >= number
+
+    with pytest.raises(Stopped, match="stopped while evaluating on test of toy/reviews"):
+        run_experiment(config(), tmp_path / "run", stop=stop_from(6), say=silent)
+    assert (tmp_path / "run" / "distilled").exists() and not (tmp_path / "run" / "scores.json").exists()
+    # Asked before the first learner, twice between three, before the first fine-tuning, after its first step.
+    with pytest.raises(Stopped, match="stopped while evaluating"):
+        run_experiment(config(), tmp_path / "run", stop=stop_from(5), say=silent)
+    assert len(json.loads((tmp_path / "run" / "scores.json").read_text())["attention_label/0"]) == 3
+    assert run_experiment(config(), tmp_path / "run", say=silent)["baselines"] == result["baselines"]
+    assert (tmp_path / "run" / "scores.json").read_bytes() == (folder / "scores.json").read_bytes()
 
 
 def test_folder_of_another_run_is_refused(finished):
@@ -121,6 +182,10 @@ def test_folder_of_another_run_is_refused(finished):
         ({"settings": AttentionLabel(length=4000)}, "length 4000 is more than the learner's 128 positions"),
         ({"devices": 3}, "3 mesh devices were asked for"),
         ({"task": TaskConfig(name="toy/reviews", max_length=2)}, "max_length 2 leaves no room for text"),
+        (
+            {"settings": AttentionLabel(length=12, per_class=5000, batch_per_class=5000)},
+            "class 'negative' has [0-9]+ training examples, 5000 per class asked: accepted is at most",
+        ),
     ],
 )
 def test_mistakes_leave_nothing_behind(tmp_path, changes, message):
@@ -146,10 +211,6 @@ def test_evaluate_folder_gives_the_scores_of_the_run(finished, tmp_path):
     ],
 )
 def test_set_of_another_learner_is_refused(finished, changes, message):
-    from jaxdistill.pipeline.evaluate import learned_arrays
-    from jaxdistill.pipeline.evaluate_folder import spec_of
-    from jaxdistill.pipeline.prepare import prepare
-
     distilled = load_distilled(finished[0] / "distilled")
     problem = prepare(config().task, config().learner)
     learner = problem.pretrained.learner
@@ -160,9 +221,13 @@ def test_set_of_another_learner_is_refused(finished, changes, message):
 
 
 def test_several_distillation_seeds_are_clustered(tmp_path):
-    evaluation = dataclasses.replace(config().evaluation, baselines=(), full_epochs=0.0)
+    evaluation = dataclasses.replace(config().evaluation, full_epochs=0.0)
     result = run_experiment(config(seeds=2, evaluation=evaluation), tmp_path / "run", say=silent)
     assert result["test"]["n"] == 6 and result["test"]["clustered"]
+    own = np.reshape(result["test"]["values"], (2, 3)) / 100
+    expected = crossed_difference(own, np.divide(result["baselines"]["random"]["values"], 100))
+    np.testing.assert_allclose(result["paired"]["random"]["ci95"], np.multiply(expected.ci95, 100))
+    assert "clean asks for 3 distillations, this run has 2" in result["notes"]
     one, two = (load_distilled(tmp_path / "run" / part / "distilled") for part in ("", "seed_1"))
     assert not np.array_equal(one.synthetic.inputs, two.synthetic.inputs)
 
@@ -177,7 +242,11 @@ def test_dry_run_says_what_a_step_takes():
     text = dry_run(config())
     for word in ("trainable", "frozen", "GFLOP", "MiB", "temporaries"):
         assert word in text
-    with pytest.raises(UserError, match="needs a method with an outer step"):
+    assert "ignored" not in text
+    learning = Coreset(learn_labels=True, pool=50, outer=Outer(updates=6, batch_size=8))
+    text = dry_run(config(method="k_means", settings=learning, devices=7))
+    assert "2 samples" in text and "devices 7 is ignored" in text
+    with pytest.raises(UserError, match="'random' learns nothing without learn_labels: there is no outer step"):
         dry_run(config(method="random", settings=None))
 
 
@@ -187,5 +256,6 @@ def test_paper_protocol_selects_on_the_reported_split(tmp_path):
     assert result["protocol"] == "paper" and result["test"]["ddof"] == 0
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     losses = [line["test_loss"] for line in lines if "test_loss" in line]
-    assert len(losses) == 2 and all(loss < 0 for loss in losses), "scores: minus the pooled loss, times 100"
+    assert len(losses) == 2 and all(0 < loss < 1 for loss in losses)
+    assert result["dev"] is None, "nothing was chosen on dev"
     assert jax.process_count() == 1

@@ -1,0 +1,93 @@
+"""Scores of single learners, kept on disk as they come: an interrupted evaluation loses the learner at work."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.evaluation.metrics import METRICS, PARTS, metric_named
+from jaxdistill.evaluation.scoring import Score
+from jaxdistill.io import atomic
+from jaxdistill.io.plain import dumps
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a learner got on the test split.
+
+    Attributes:
+      score: in the task's metric, a fraction; 0 for a learner that diverged.
+      parts: of a metric that is a mean, what it is the mean of.
+      diverged: whether the learner's loss on the split is not finite.
+    """
+
+    score: float
+    parts: dict[str, float]
+    diverged: bool
+
+
+def outcome(score: Score, metric: str) -> Outcome:
+    """The outcome of a learner; one that diverged predicts nothing and scores 0."""
+    names = PARTS.get(metric, ())
+    if score.diverged:
+        return Outcome(0.0, dict.fromkeys(names, 0.0), True)
+    return Outcome(
+        metric_named(metric)(score.confusion), {name: METRICS[name](score.confusion) for name in names}, False
+    )
+
+
+class Scores:
+    """Outcomes by name in a JSON file.
+
+    Args:
+      path: the file; `None` keeps them in memory.
+
+    Raises:
+      UserError: the file is there and holds something else.
+    """
+
+    def __init__(self, path: Path | None = None):
+        self._path = path
+        self._known: dict[str, list[Outcome]] = {}
+        if path is not None and path.exists():
+            try:
+                content = json.loads(path.read_bytes())
+                self._known = {name: [Outcome(**entry) for entry in entries] for name, entries in content.items()}
+            except (ValueError, TypeError, AttributeError) as error:
+                raise UserError(f"{path} does not hold scores ({error}): remove it to take them again") from None
+
+    def get(self, name: str, count: int, make: Callable[[Sequence[int]], Iterator[Outcome]]) -> list[Outcome]:
+        """The outcomes of `count` learners, those that are not there made now and written one by one.
+
+        Args:
+          name: of the set that they train on.
+          count: number of learners.
+          make: yields the outcomes of the learners with these numbers.
+        """
+        known = self._known.setdefault(name, [])
+        missing = range(len(known), count)
+        for made in make(missing) if missing else ():
+            known.append(made)
+            if self._path is not None:
+                atomic.write_text(self._path, dumps(self._known))
+        return known[:count]
+
+
+def values(outcomes: Sequence[Outcome]) -> list[float]:
+    """The scores."""
+    return [made.score for made in outcomes]
+
+
+def parts(rows: Sequence[Sequence[Outcome]]) -> dict[str, list[list[float]]]:
+    """Scores that the metric is a mean of, by name, laid out as `rows`: [distillation seeds, learners]."""
+    names: dict[str, Any] = rows[0][0].parts
+    return {name: [[made.parts[name] for made in row] for row in rows] for name in names}
+
+
+def divergence_note(name: str, diverged: int, count: int) -> str:
+    """The sentence that says how many learners of a set diverged."""
+    return f"{diverged} of {count} learners trained on {name} diverged (their loss is not finite): they count as 0"
