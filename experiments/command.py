@@ -51,8 +51,10 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     rest, changes = [], {}
     waiting: str | None = None
     for argument in arguments:
-        if waiting is not None:
+        if waiting is not None and not argument.startswith("--"):
             changes[waiting], waiting = argument, None
+        elif waiting is not None:
+            break
         elif argument.startswith("--config."):
             path, equals, value = argument.removeprefix("--config.").partition("=")
             if equals:

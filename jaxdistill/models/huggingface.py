@@ -50,7 +50,8 @@ def load_folder(folder: Path) -> Checkpoint:
     tensors = {names.canonical(name, config.family): value for name, value in _read_tensors(folder).items()}
     ignored = [name for name in tensors if names.ignorable(name)]
     tensors = {name: value for name, value in tensors.items() if name not in ignored}
-    notes = [f"{folder.name}: {len(ignored)} tensors ignored ({_some(ignored)})"] if ignored else []
+    unused = [name for name in ignored if not name.endswith("position_ids")]  # a buffer of 0, 1, 2, ..., no weight
+    notes = [f"{folder.name}: {len(unused)} tensors ignored ({_some(unused)})"] if unused else []
     expected = names.tensor_names(config)
     head = {path: name for path, name in expected.items() if path[0] in ("pooler", "classifier")}
     for module in ("pooler", "classifier"):

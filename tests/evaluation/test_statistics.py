@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxdistill.evaluation.statistics import paired_difference, summarise
+from jaxdistill.evaluation.statistics import crossed_difference, paired_difference, summarise
 
 
 def test_one_seed_interval_is_over_its_students():
@@ -69,6 +69,32 @@ def test_paired_difference_is_clustered_by_seed():
     # Differences of the seed means 0.3 and 0.2; t(0.975, 1) = 12.7062; standard error = 0.05.
     assert difference.clustered
     assert difference.ci95 == pytest.approx((0.25 - 0.635310, 0.25 + 0.635310), abs=1e-6)
+
+
+def test_crossed_difference_has_the_variance_of_both():
+    own, base = np.array([[0.9, 0.7, 0.8], [0.8, 0.9, 0.7]]), np.array([0.5, 0.6, 0.4])
+    difference = crossed_difference(own, base)
+    # d = [.4 .1 .4; .3 .3 .3]: seed means .3 .3 (variance 0), learner means .35 .2 .35 (variance .0075);
+    # standard error sqrt(0 / 2 + .0075 / 3) = .05; t(0.975, 1) = 12.7062.
+    assert difference.mean == pytest.approx(0.3)
+    assert difference.ci95 == pytest.approx((0.3 - 0.635310, 0.3 + 0.635310), abs=1e-6)
+    assert difference.clustered and difference.n == 6
+
+
+def test_crossed_difference_is_not_narrowed_by_more_seeds_of_one_baseline():
+    """What pairing seed by seed got wrong: a baseline's own spread stays however many distillations there are."""
+    base = np.array([0.4, 0.5, 0.6, 0.7])
+    own = np.full((50, 4), 0.8)
+    low, high = crossed_difference(own, base).ci95
+    # Standard error sqrt(var(base) / 4) = 0.0645497; t(0.975, 3) = 3.18245.
+    assert (low, high) == pytest.approx((0.25 - 0.205426, 0.25 + 0.205426), abs=1e-6)
+    assert np.ptp(paired_difference(own, np.tile(base, (50, 1))).ci95) < 1e-6
+
+
+@pytest.mark.parametrize("own, base", [([[0.1, 0.2]], [0.1, 0.2]), ([[0.1], [0.2]], [0.1]), ([[0, 1], [1, 0]], [0])])
+def test_scores_that_do_not_cross_are_refused(own, base):
+    with pytest.raises(ValueError, match=r"\[seeds, learners\] and \[learners\], 2 or more of each"):
+        crossed_difference(own, base)
 
 
 def test_json_is_in_percent_and_flat():

@@ -1,8 +1,8 @@
 """Run many command lines in one process, which saves starting JAX for each.
 
-Reads a JSON list of rows from the file named first: {"module", "arguments", "watch", "full_disk"}. Prints, after "ROWS ",
-a JSON list with exit status, standard output and error of each, and whether the files under `watch` stayed as they were.
-`full_disk` makes a rename onto a path of that ending fail as on a full disk.
+Reads a JSON list of rows from the file named first: {"module", "arguments", "watch", "full_disk"}. Prints, after
+"ROWS ", a JSON list with exit status, standard output and error of each, and whether the files under `watch` stayed as
+they were. `full_disk` makes a rename onto a path of that ending fail as on a full disk.
 """
 
 from __future__ import annotations

@@ -64,30 +64,14 @@ def test_dry_run_trains_nothing():
 
 @pytest.mark.parametrize(
     "arguments, message",
-    [
-        ([], "--config is missing"),
-        (["--config=nowhere.py"], "config file 'nowhere.py' does not exist"),
-        ([f"--config={QUICKSTART}"], "--workdir is missing"),
-        ([f"--config={QUICKSTART}", "--config.settings.per_clas=2"], "unknown field config.settings.per_clas"),
-        ([f"--config={QUICKSTART}", "--config.seed"], "--config.seed has no value"),
-        ([f"--config={QUICKSTART}", "--colour=red"], "Unknown command line flag 'colour'"),
-        ([f"--config={QUICKSTART}", "stray"], "unexpected argument 'stray'"),
-        ([f"--config={QUICKSTART}", "--workdir={tmp}/w", "--config.task.name=ag_new"], "unknown task 'ag_new'"),
-        ([f"--config={QUICKSTART}", "--workdir={tmp}/w", "--config.devices=99"], "99 mesh devices were asked for"),
-        (
-            [f"--config={QUICKSTART}", "--workdir={tmp}/w"]
-            + ["--config.method=random", "--config.settings.per_class=9000"],
-            "9000 per class asked",
-        ),
-    ],
+    [([], "--config is missing"), ([f"--config={QUICKSTART}"], "--workdir is missing")],
 )
-def test_mistakes_end_in_one_line_and_status_2(tmp_path, arguments, message):
-    done = run("distill", *(a.format(tmp=tmp_path) for a in arguments))
+def test_mistakes_end_in_one_line_and_status_2(arguments, message):
+    """As a process of its own; the table of mistakes is in `test_bad_input`."""
+    done = run("distill", *arguments)
     assert done.returncode == 2
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1 and message in errors[0]
+    assert done.stderr.splitlines()[-1].startswith(f"error: {message}")
     assert "Traceback" not in done.stderr
-    assert not (tmp_path / "w").exists()
 
 
 def long_run(folder: Path, updates: int = 25) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -93,6 +94,21 @@ def test_two_processes_agree_with_the_closed_form():
     assert done.returncode == 0, done.stdout + done.stderr
     refusal = "2 mesh devices were asked for in a run of 2 processes; accepted: all 4 devices"
     assert f"[0] True {refusal}" in done.stdout and f"[1] False {refusal}" in done.stdout
+
+
+def test_two_processes_run_an_experiment(tmp_path):
+    """All devices are used without being asked for; one process evaluates and speaks, the other waits for it."""
+    config = ROOT / "experiments" / "configs" / "quickstart.py"
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "experiments.distill", f"--config={config}:smoke", f"--workdir={folder}"]
+    done = launch(2, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((folder / "result.json").read_text())
+    assert result["test"]["n"] == 2 and (folder / "report.html").exists()
+    assert f"[0] report: {folder / 'report.html'}" in done.stdout.splitlines()
+    assert not [line for line in done.stdout.splitlines() if line.startswith("[1] ") and "distilled set" in line]
+    again = launch(2, *command)
+    assert again.returncode == 0 and "holds the finished result" in again.stdout
 
 
 def test_the_launcher_numbers_processes_and_their_output():

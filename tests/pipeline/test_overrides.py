@@ -23,6 +23,7 @@ def test_changes_are_typed():
         ExperimentConfig(),
         {
             "settings.per_class": "2",
+            "settings.steps": "2",
             "settings.outer.lr": "1e-3",
             "settings.outer.packed": "false",
             "settings.attention": "none",
@@ -33,7 +34,7 @@ def test_changes_are_typed():
     assert (config.settings.per_class, config.settings.outer.lr, config.settings.outer.packed) == (2, 1e-3, False)
     assert (config.settings.attention, config.task.name) == ("none", "sst2")
     assert config.evaluation.baselines == ("random", "herding")
-    assert config.settings.steps == 1, "other fields stay"
+    assert config.settings.batch_per_class == 1, "other fields stay"
 
 
 def test_another_method_takes_its_default_settings():
@@ -88,7 +89,7 @@ def test_bad_config_files(tmp_path, content, message):
 
 
 def test_manifest_form_reads_back():
-    config = AttentionLabel(per_class=2, length=9)
+    config = AttentionLabel(per_class=2, steps=2, length=9)
     assert from_plain(AttentionLabel(), plain(config)) == config
     with pytest.raises(UserError, match="AttentionLabel has no field 'colour'"):
         from_plain(AttentionLabel(), {"colour": 1})

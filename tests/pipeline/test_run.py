@@ -20,6 +20,7 @@ from jaxdistill.methods.base import Stopped
 from jaxdistill.methods.coreset import Coreset
 from jaxdistill.methods.meta_learning import Outer
 from jaxdistill.pipeline import result as pipeline_result
+from jaxdistill.pipeline import run
 from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig
 from jaxdistill.pipeline.dry_run import dry_run
 from jaxdistill.pipeline.evaluate import Evaluator
@@ -230,6 +231,23 @@ def test_several_distillation_seeds_are_clustered(tmp_path):
     assert "clean asks for 3 distillations, this run has 2" in result["notes"]
     one, two = (load_distilled(tmp_path / "run" / part / "distilled") for part in ("", "seed_1"))
     assert not np.array_equal(one.synthetic.inputs, two.synthetic.inputs)
+
+
+def test_a_metric_that_is_a_mean_is_reported_with_its_parts(tmp_path, monkeypatch):
+    def prepare_pairs(task, learner):
+        problem = prepare(task, learner)
+        task = dataclasses.replace(problem.data.task, metric="accuracy_f1_mean")
+        return dataclasses.replace(problem, data=dataclasses.replace(problem.data, task=task))
+
+    monkeypatch.setattr(run, "prepare", prepare_pairs)
+    evaluation = dataclasses.replace(config().evaluation, baselines=(), full_epochs=0.0)
+    result = run_experiment(config(evaluation=evaluation), tmp_path / "run", say=silent)
+    means = [
+        np.mean(pair) for pair in zip(*(result["also"][name]["values"] for name in ("accuracy", "f1")), strict=True)
+    ]
+    np.testing.assert_allclose(result["test"]["values"], means)
+    assert "accuracy" in summary(result) and "f1" in summary(result)
+    assert "attention_label, test f1" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_non_finite_loss_ends_the_run_with_a_checkpoint_kept(tmp_path):
