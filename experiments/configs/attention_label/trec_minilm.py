@@ -1,4 +1,10 @@
-"""TREC, coarse classes, with MiniLM: 1 sample a class, 1 step, length 64, unrestricted labels, [CLS] attention labels, preset clean."""
+"""TREC, coarse classes, with MiniLM, preset clean of distillation with attention labels (Maekawa et al., ACL 2023).
+
+1 sample a class, 1 step, length 64, unrestricted labels, [CLS] attention labels, one step size a layer.
+
+Expect: not measured to the end yet; dev above 80 after 200 outer steps in a trial.
+Cost: about 11 minutes of distillation on 2 CPU cores, 2.5 GB.
+"""
 
 from jaxdistill.methods.attention_label import clean
 from jaxdistill.methods.meta_learning import Outer
