@@ -35,7 +35,7 @@ def row(result: dict[str, Any], baselines: Sequence[str]) -> str:
         f"{minutes:.1f}",
     ]
     cells += [cell(result["test"]), gain, *(cell(result["baselines"].get(name)) for name in baselines)]
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def table(paths: Sequence[str]) -> str:
