@@ -51,7 +51,7 @@ class Encoded:
             return ()
         return (f"{self.truncated:,} of {len(self):,} texts were truncated to {int(self.lengths.max())} tokens",)
 
-    def tokens(self, index: int) -> Int32[np.ndarray, " length"]:
+    def tokens(self, index: int | np.integer) -> Int32[np.ndarray, " length"]:
         """Token ids of one example."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 

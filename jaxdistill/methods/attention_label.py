@@ -22,7 +22,7 @@ from jaxdistill.core.random import numpy_seed
 from jaxdistill.core.types import AttentionRows, Batch, Key, Synthetic
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Method, Problem, Run
-from jaxdistill.methods.meta_learning import LrPer, Outer, finish, initial_step_sizes, learn
+from jaxdistill.methods.meta_learning import LrPer, Outer, check_lr_per, finish, initial_step_sizes, learn
 from jaxdistill.objectives.inner_problem import InnerSpec
 from jaxdistill.objectives.labels import LabelKind, initial_labels, interleaved_classes
 
@@ -80,6 +80,7 @@ class AttentionLabel:
             raise UserError(f"length is {self.length}: a sample needs at least 1 position")
         if self.label_kind == "soft" and not 0.0 <= self.soft_probability < 1.0:
             raise UserError(f"soft_probability is {self.soft_probability}: accepted is a probability in [0, 1)")
+        check_lr_per(self.lr_per)
         inner_spec(self, 2)  # checks what remains
 
 

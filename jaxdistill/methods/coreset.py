@@ -22,7 +22,7 @@ from jaxdistill.evaluation.cost import CostRecord, peak_memory_bytes
 from jaxdistill.evaluation.features import mean_features
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Method, Problem, Run, manifest
-from jaxdistill.methods.meta_learning import LrPer, Outer, finish, initial_step_sizes, learn
+from jaxdistill.methods.meta_learning import LrPer, Outer, check_lr_per, finish, initial_step_sizes, learn
 from jaxdistill.models.pretrained import load_encoder
 from jaxdistill.objectives.inner_problem import InnerSpec
 from jaxdistill.objectives.labels import LabelKind, initial_labels, label_targets
@@ -58,6 +58,7 @@ class Coreset:
             raise UserError(f"unknown features {self.features!r}: give learner or minilm")
         if self.per_class < 1 or self.pool < 0:
             raise UserError(f"per_class {self.per_class} must be at least 1 and pool {self.pool} at least 0")
+        check_lr_per(self.lr_per)
         inner_spec(self, 2)
 
 

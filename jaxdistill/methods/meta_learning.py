@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,12 @@ from jaxdistill.objectives.meta_model import MetaModelConstants, meta_model
 from jaxdistill.parallel.mesh import replicated, shard_batch
 
 LrPer = Literal["set", "step", "layer"]
+
+
+def check_lr_per(value: str) -> None:
+    """Raise `UserError` unless `value` is one of `LrPer`."""
+    if value not in get_args(LrPer):
+        raise UserError(f"unknown lr_per {value!r}: give one of {', '.join(get_args(LrPer))}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,12 +130,10 @@ def initial_step_sizes(lr: float, lr_per: LrPer, steps: int, learner: Learner) -
     """Raw step sizes: one for all (`set`), one a step, or one a step and layer group.
 
     Raises:
-      UserError: `lr` is not above 0, or `lr_per` unknown.
+      UserError: `lr` is not above 0.
     """
     if not 0.0 < lr < float("inf"):
         raise UserError(f"initial_lr is {lr}: a step size must be above 0")
-    if lr_per not in ("set", "step", "layer"):
-        raise UserError(f"unknown lr_per {lr_per!r}: give set, step or layer")
     shape = {"set": (1,), "step": (steps,), "layer": (steps, len(learner.group_names))}[lr_per]
     return raw_step_sizes(lr, shape)
 

@@ -122,6 +122,7 @@ def test_selections_are_spread_evenly_and_end_with_the_last_update():
         ({"per_class": 3, "batch_per_class": 2}, "not a multiple of batch_per_class"),
         ({"initial_inputs": "zeros"}, "unknown initial_inputs 'zeros'"),
         ({"length": 0}, "length is 0"),
+        ({"lr_per": "head"}, "unknown lr_per 'head': give one of set, step, layer"),
         ({"label_kind": "soft", "soft_probability": 1.0}, "soft_probability is 1.0"),
     ],
 )
@@ -136,7 +137,6 @@ def test_bad_settings(fields, message):
         ({"length": 600}, "length 600 is more than the learner's 128 positions"),
         ({"initial_lr": 0.0}, "initial_lr is 0.0: a step size must be above 0"),
         ({"initial_lr": -1.0}, "initial_lr is -1.0"),
-        ({"lr_per": "head"}, "unknown lr_per 'head'"),
         ({"attention": "all", "length": 128, "per_class": 2000, "batch_per_class": 2000}, "take .* GiB"),
     ],
 )
