@@ -148,7 +148,7 @@ def test_minilm():
 
     folder = minilm_folder()
     config, params, notes = load_folder(folder)
-    assert "no classifier" in notes[-1]
+    assert notes == (), "complete but for the classifier, which every learner draws afresh"
     model = transformers.BertModel.from_pretrained(folder, attn_implementation="eager").eval()
     ids, mask, types = inputs(True, 2, 30000)
     import torch
