@@ -21,13 +21,15 @@ _ENVIRONMENT = {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     "JAX_PLATFORMS": "cpu",
+    # Tests compile for much longer than they compute.
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
 }
 # What the caller sets wins, except for what the tests rely on.
-_OVERRIDABLE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "JAX_PLATFORMS")
+_OVERRIDABLE = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "JAX_PLATFORMS", "XLA_FLAGS")
 for _name, _value in _ENVIRONMENT.items():
     if _name in _OVERRIDABLE:
         os.environ.setdefault(_name, _value)

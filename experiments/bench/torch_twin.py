@@ -228,7 +228,7 @@ def run(
     figures: dict[str, Any] = {
         "steps": steps,
         "threads": torch.get_num_threads(),
-        "seconds_per_step": statistics.median(seconds[1:]),
+        "seconds_per_step": statistics.fmean(seconds[1:]),
         "peak_rss_bytes": peak_resident_bytes(),
         "mean_padded_length": statistics.fmean(lengths),
         "first_losses": statistics.fmean(losses[: max(len(losses) // 5, 1)]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -22,9 +23,9 @@ class TrainBatches:
     """Shuffled training batches: `batches(step)` is a pure function of (seed, step).
 
     Each epoch is a fresh permutation; its last partial batch is dropped. Since every new shape costs a compilation,
-    all batches have one of at most three shapes, planned from the lengths: one that holds `coverage` of the batches,
-    one that holds more than the largest of a thousand sampled ones, and one that holds any batch (and is hardly ever
-    met). A `coverage` of 1 does without the first: fewer compilations, more padding.
+    all batches have one of a few shapes, planned from the lengths: `usual_shapes` that together leave the least
+    padding on average, one that holds more than the largest of a thousand sampled batches, and one that holds any
+    batch (and is hardly ever met).
 
     Attributes:
       shapes: the (rows, positions) a batch may have, smallest first.
@@ -42,7 +43,7 @@ class TrainBatches:
         packed: bool = True,
         indices: Int[np.ndarray, " m"] | None = None,
         rows_multiple_of: int = 1,
-        coverage: float = 0.97,
+        usual_shapes: int = 2,
     ):
         """
         Args:
@@ -53,7 +54,7 @@ class TrainBatches:
           packed: several examples in a row; without it one a row, padded to one of the planned lengths.
           indices: the examples to draw from (of one class, for instance); all by default.
           rows_multiple_of: rows of every batch are a multiple of it, so that they divide over devices.
-          coverage: share of the batches that the smallest shape holds.
+          usual_shapes: shapes below the one that holds all sampled batches; fewer compile less and pad more.
 
         Raises:
           UserError: fewer examples than a batch takes; an example longer than a row; without packing, a batch size
@@ -68,7 +69,7 @@ class TrainBatches:
             raise UserError(f"batch size {batch_size} must be a multiple of {rows_multiple_of}, to divide over devices")
         self.steps_per_epoch = len(self._indices) // batch_size
         self._cached_epoch, self._permutation = -1, self._indices
-        self.shapes = self._plan(rows_multiple_of, coverage)
+        self.shapes = self._plan(rows_multiple_of, usual_shapes)
         self.max_rows = self.shapes[-1][0]
 
     def __call__(self, step: int) -> Batch:
@@ -91,7 +92,7 @@ class TrainBatches:
         start = place_in_epoch * self._batch_size
         return self._permutation[start : start + self._batch_size]
 
-    def _plan(self, multiple: int, coverage: float) -> tuple[tuple[int, int], ...]:
+    def _plan(self, multiple: int, usual_shapes: int) -> tuple[tuple[int, int], ...]:
         lengths = self._encoded.lengths[self._indices]
         longest = int(lengths.max())
         if longest > self._row_length:
@@ -100,19 +101,29 @@ class TrainBatches:
         draw = np.random.default_rng(0)
         sampled = [draw.choice(lengths, self._batch_size, replace=False) for _ in range(_SAMPLED_BATCHES)]
         if self._packed:
-            needed = [place(sample, self._row_length).rows for sample in sampled]
+            needed = np.array([place(sample, self._row_length).rows for sample in sampled])
             # First-fit opens a row only when all others are too full for the longest, so each of those holds at
             # least row_length // longest examples.
-            bound = math.ceil(self._batch_size / (self._row_length // longest))
+            bound = _round_up(math.ceil(self._batch_size / (self._row_length // longest)), multiple)
             # Half the way from the median to the largest sample is added: a batch beyond is then one in a million.
-            ample = max(needed) + math.ceil((max(needed) - np.median(needed)) / 2)
-            usual = ample if coverage >= 1 else _quantile(needed, coverage)
-            rows = {min(_round_up(r, multiple), _round_up(bound, multiple)) for r in (usual, ample, bound)}
-            return tuple((r, self._row_length) for r in sorted(rows))
-        needed = [int(sample.max()) for sample in sampled]
-        usual = longest if coverage >= 1 else _quantile(needed, coverage)
-        columns = {_round_up(r, _LENGTH_MULTIPLE) for r in (usual, longest)}
-        return tuple((self._batch_size, min(r, self._row_length)) for r in sorted(columns))
+            ample = needed.max() + math.ceil((needed.max() - np.median(needed)) / 2)
+            planned = _least_padding(_round_up(needed, multiple), _round_up(int(ample), multiple), usual_shapes)
+            return tuple((r, self._row_length) for r in sorted({min(r, bound) for r in planned} | {bound}))
+        needed = _round_up(np.array([sample.max() for sample in sampled]), _LENGTH_MULTIPLE)
+        columns = _least_padding(needed, _round_up(longest, _LENGTH_MULTIPLE), usual_shapes)
+        return tuple((self._batch_size, min(c, self._row_length)) for c in sorted(columns))
+
+
+def _least_padding(needed: Int[np.ndarray, " m"], largest: int, count: int) -> tuple[int, ...]:
+    """`largest` and up to `count` smaller sizes: those for which the least size that suffices is least on average."""
+    candidates = [int(size) for size in np.unique(needed) if size < largest]
+    choices = itertools.combinations(candidates, min(count, len(candidates)))
+
+    def mean_size(choice: tuple[int, ...]) -> float:
+        sizes = np.array([*choice, max(largest, needed.max())])
+        return sizes[np.searchsorted(sizes, needed)].mean()
+
+    return (*min(choices, key=mean_size), largest)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,18 +141,6 @@ class EvalBatches:
     indices: list[Int[np.ndarray, " _"]]
     groups: list[int]
     fill: float
-
-    @property
-    def num_examples(self) -> int:
-        return sum(map(len, self.indices))
-
-    def in_order(self, values: Sequence[np.ndarray]) -> np.ndarray:
-        """Per-example results of each batch (examples first, filler included), as one array in the split's order."""
-        first = np.asarray(values[0])
-        result = np.zeros((self.num_examples, *first.shape[1:]), first.dtype)
-        for indices, value in zip(self.indices, values, strict=True):
-            result[indices] = np.asarray(value)[: len(indices)]
-        return result
 
 
 def eval_batches(
@@ -204,9 +203,6 @@ def _place(lengths: Int[np.ndarray, " m"], row_length: int, packed: bool) -> Pla
     return Placement(order, np.zeros_like(order), np.ones_like(order), len(lengths))
 
 
-def _round_up(value: int, multiple: int) -> int:
+def _round_up(value, multiple: int):
+    """The least multiple of `multiple` from `value`; of each element of an array."""
     return -(-value // multiple) * multiple
-
-
-def _quantile(values: list[int], share: float) -> int:
-    return int(np.quantile(values, share, method="higher"))

@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int, Int8, Int32, Int64
+from jaxtyping import Int8, Int32, Int64
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.data.splits import Split
@@ -91,8 +91,3 @@ def encode(split: Split, tokenizer: tokenizers.Tokenizer, max_length: int) -> En
         labels=split.labels.astype(np.int32),
         truncated=truncated,
     )
-
-
-def indices_of_class(encoded: Encoded, label: int) -> Int[np.ndarray, " m"]:
-    """Where the examples of one class stand, ascending."""
-    return np.flatnonzero(encoded.labels == label)

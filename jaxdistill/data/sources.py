@@ -10,11 +10,11 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.data.hub import read_hub
 from jaxdistill.data.parsing import derive_label_names, parse_split
 from jaxdistill.data.readers import SUFFIXES, Columns, read_columns, split_files
-from jaxdistill.data.splits import Split, class_indices, contents_hash, stable_cut
+from jaxdistill.data.splits import Split, contents_hash, stable_cut
 from jaxdistill.data.tasks import TASKS, TOY_REVIEWS, Task, task_named
 from jaxdistill.data.toy import toy_reviews
 
-__all__ = ["DATA_VARIABLE", "Split", "TaskData", "class_indices", "load_task"]
+__all__ = ["DATA_VARIABLE", "Split", "TaskData", "load_task"]
 
 DATA_VARIABLE = "JAXDISTILL_DATA"
 DEV_FRACTION, DEV_AT_MOST = 0.1, 5000

@@ -48,11 +48,6 @@ class Split:
         return np.bincount(self.labels, minlength=num_classes)
 
 
-def class_indices(split: Split, label: int) -> Int[np.ndarray, " m"]:
-    """Where the examples of one class stand, ascending."""
-    return np.flatnonzero(split.labels == label)
-
-
 def stable_cut(
     split: Split,
     *,

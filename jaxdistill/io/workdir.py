@@ -20,7 +20,7 @@ from typing import Any
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.io import atomic
-from jaxdistill.io.plain import dumps, fingerprint, first_difference, plain
+from jaxdistill.io.plain import dumps, first_difference, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,11 +68,6 @@ class Workdir:
           UserError: there is none, or it is no JSON object.
         """
         return _read_object(self.config)
-
-    @property
-    def config_hash(self) -> str:
-        """Fingerprint of the configuration, for checkpoints to carry."""
-        return fingerprint(self.read_config())
 
     def write_result(self, result: Mapping[str, Any]) -> None:
         """Write `result.json` atomically. Raises `UserError` when the disk is full."""

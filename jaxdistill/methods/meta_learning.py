@@ -30,6 +30,8 @@ from jaxdistill.objectives.meta_model import MetaModelConstants, meta_model
 from jaxdistill.parallel.mesh import replicated, shard_batch
 
 LrPer = Literal["set", "step", "layer"]
+# Outer steps from which less padding pays for the compilation of one more shape of real batches.
+LONG_RUN = 500
 
 
 def check_lr_per(value: str) -> None:
@@ -162,6 +164,7 @@ def learn(
         row_length=problem.row_length,
         packed=outer.packed,
         rows_multiple_of=1 if mesh is None else mesh.shape["data"],
+        usual_shapes=2 if outer.updates >= LONG_RUN else 1,
     )
     # Without a mesh host arrays still become device arrays: what comes out of a checkpoint is numpy.
     whole = None if mesh is None else replicated(mesh)

@@ -62,33 +62,39 @@ class Evaluator:
         self._learners: dict[bool, Learner] = {}
         self._tuners: dict[Recipe, FineTuner] = {}
         self._scorer: Scorer | None = None
+        self._examiners: dict[InnerSpec, Examiner] = {}
 
     def by_plan(
         self, name: str, distilled: DistilledSet, plan: Plan, recipe: Recipe, numbers: Sequence[int]
     ) -> Iterator[Outcome]:
         """Outcomes of learners trained on a set as `training_plan` chose, as they come."""
         if plan.spec is not None:
-            return self.by_schedule(distilled, plan.spec, numbers)
+            return self.by_schedule(name, distilled, plan.spec, numbers)
         texts = text_split(distilled)
         return self.by_recipe(name, lambda i: texts, recipe, numbers, soft_labels=distilled.soft_labels)
 
-    def by_schedule(self, distilled: DistilledSet, spec: InnerSpec, numbers: Sequence[int]) -> Iterator[Outcome]:
+    def by_schedule(
+        self, name: str, distilled: DistilledSet, spec: InnerSpec, numbers: Sequence[int]
+    ) -> Iterator[Outcome]:
         """Outcomes of learners trained by the learned step sizes, as they come.
 
         Args:
+          name: for the progress line.
           distilled: see `pipeline.training.learned_arrays`.
           spec: how learners train.
           numbers: of the learners.
         """
         self._check_stop()
         keys = jnp.stack([jax.random.fold_in(self._key, i) for i in numbers])
-        examiner = Examiner(self._problem.pretrained.learner, spec, mesh=self._mesh)
+        if spec not in self._examiners:
+            self._examiners[spec] = Examiner(self._problem.pretrained.learner, spec, mesh=self._mesh)
+        examiner = self._examiners[spec]
         inputs = (self._problem.base(), learned_arrays(distilled, spec, self._problem))
         whole = None if self._mesh is None else replicated(self._mesh)
         base, arrays = jax.tree.map(jnp.asarray, inputs) if whole is None else jax.device_put(inputs, whole)
         scores = examiner.scores(base, arrays, keys, self._split, shared=False)
         outcomes = (outcome(score, self._problem.data.task.metric) for score in scores)
-        yield from self._shown("learners scored on test", numbers, outcomes)
+        yield from self._shown(f"{name}: learners scored on test", numbers, outcomes)
 
     def by_recipe(
         self,

@@ -1,7 +1,10 @@
-"""The words whose embeddings lie nearest to those of an embedding-level set, for the report."""
+"""The words whose embeddings lie nearest to those of an embedding-level set."""
 
 from __future__ import annotations
 
+import dataclasses
+
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -31,15 +34,36 @@ def nearest_tokens(
     return ids.reshape(shape), cosines.reshape(shape)
 
 
+def snapped(distilled: DistilledSet, problem: Problem) -> DistilledSet | None:
+    """The set as text: each learned vector replaced by the embedding of its nearest word; `None` without vectors.
+
+    How much of a set survives this says how far it is from text that could be read, or given to another model (Maekawa
+    et al. 2024 report the same of their embedding-level baseline).
+    """
+    table = _table(distilled, problem)
+    if table is None or distilled.synthetic is None:
+        return None
+    ids, _ = nearest_tokens(np.asarray(distilled.synthetic.inputs), table)
+    inputs = jnp.asarray(table[ids[:, :, 0]])
+    return dataclasses.replace(distilled, synthetic=dataclasses.replace(distilled.synthetic, inputs=inputs))
+
+
 def nearest_words(distilled: DistilledSet, problem: Problem, count: int = 3) -> list | None:
     """For each sample and position (word, cosine), nearest first; `None` when there is nothing to look up."""
-    learner = problem.pretrained.learner
-    if distilled.synthetic is None or distilled.synthetic.inputs is None or learner.word_table is None:
+    table = _table(distilled, problem)
+    if table is None or distilled.synthetic is None:
         return None
-    table = np.asarray(learner.word_table(problem.base()))
     ids, cosines = nearest_tokens(np.asarray(distilled.synthetic.inputs), table, count)
     name = problem.pretrained.tokenizer.id_to_token
     return [
         [[(name(int(i)), float(c)) for i, c in zip(*position, strict=True)] for position in zip(*sample, strict=True)]
         for sample in zip(ids, cosines, strict=True)
     ]
+
+
+def _table(distilled: DistilledSet, problem: Problem) -> Float[np.ndarray, "v d"] | None:
+    """The learner's word table; `None` when it has none, or the set no vectors to compare with it."""
+    word_table = problem.pretrained.learner.word_table
+    if distilled.synthetic is None or distilled.synthetic.inputs is None or word_table is None:
+        return None
+    return np.asarray(word_table(problem.base()))

@@ -27,9 +27,11 @@ from jaxdistill.objectives.labels import step_sizes
 from jaxdistill.pipeline.config import ExperimentConfig
 from jaxdistill.pipeline.evaluate import Evaluator
 from jaxdistill.pipeline.keys import named_key
-from jaxdistill.pipeline.nearest import nearest_words
+from jaxdistill.pipeline.nearest import nearest_words, snapped
 from jaxdistill.pipeline.scores import Outcome, Scores, divergence_note, parts, values
 from jaxdistill.pipeline.training import text_split, training_plan
+
+SNAPPED = "nearest words"
 
 
 def evaluate_run(
@@ -43,6 +45,8 @@ def evaluate_run(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Score everything on test, once, and write report and result. Scores already in the folder are not taken again.
+
+    Beside the coresets stands "nearest words": learned vectors replaced by those of real words, trained on as before.
 
     Raises:
       UserError: a set cannot be trained on as the configuration asks.
@@ -63,6 +67,10 @@ def evaluate_run(
             with watch.stage("baselines"):
                 train = functools.partial(_baseline, name, config, problem, evaluator)
                 baselines[name] = kept.get(name, evaluation.baseline_students, train)
+    if evaluation.baselines and (spec := plans[0].spec) and (text := snapped(sets[0], problem)):
+        with watch.stage("baselines"):
+            train = functools.partial(evaluator.by_schedule, SNAPPED, text, spec)
+            baselines[SNAPPED] = kept.get(SNAPPED, evaluation.baseline_students, train)
     if evaluation.full_epochs:
         with watch.stage("full"):
             train = functools.partial(evaluator.full, evaluation.full_epochs)

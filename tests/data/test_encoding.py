@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.data.encoding import encode, indices_of_class
+from jaxdistill.data.encoding import encode
 from jaxdistill.data.splits import Split
 
 
@@ -45,13 +45,6 @@ def test_empty_split_and_no_room(tokenizer):
     assert len(encode(split_of(), tokenizer, 8)) == 0
     with pytest.raises(UserError, match="^max_length 2 leaves no room for text beside 2 special tokens$"):
         encode(split_of(("w0",)), tokenizer, 2)
-
-
-def test_indices_of_class(make_encoded):
-    encoded = make_encoded(50)
-    found = [indices_of_class(encoded, c) for c in range(3)]
-    assert sorted(np.concatenate(found).tolist()) == list(range(50))
-    assert all((encoded.labels[indices] == c).all() for c, indices in enumerate(found))
 
 
 @pytest.mark.needs_minilm

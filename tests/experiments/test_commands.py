@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, python_environment
 
+from jaxdistill.pipeline.overrides import load_config
+
 QUICKSTART = "experiments/configs/quickstart.py:smoke"
 
 
@@ -142,8 +144,11 @@ def test_another_run_in_the_folder_is_refused(unbroken):
 
 
 def test_every_config_has_a_smoke_form_that_runs(tmp_path):
-    """One process runs them all: each resolves, takes two outer steps and reports."""
+    """One process runs them all: each resolves, takes two outer steps and reports. Equal smoke forms run once."""
     configs = sorted(p for p in (ROOT / "experiments/configs").rglob("*.py") if p.name != "__init__.py")
+    forms = {repr(load_config(f"{path}:smoke")): path for path in configs}
+    assert len(forms) >= 3
+    configs = list(forms.values())
     code = (
         "import sys\n"
         "from jaxdistill.pipeline.overrides import load_config\n"

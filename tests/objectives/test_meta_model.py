@@ -89,8 +89,9 @@ def test_meta_gradients_agree_with_finite_differences(steps, label_kind, attenti
     if label_kind == "hard":
         synthetic = dataclasses.replace(synthetic, labels=None)
         support = Batch(labels=jnp.eye(CLASSES))
-    loss = loss_function(spec, support=support)
-    gradient = jax.jit(jax.grad(loss))(synthetic)
+    # One program for both: compiling it takes most of the time.
+    loss_and_gradient = jax.jit(jax.value_and_grad(loss_function(spec, support=support)))
+    _, gradient = loss_and_gradient(synthetic)
     for field in ("inputs", "labels", "attention", "raw_lr"):
         value = getattr(synthetic, field)
         if value is None:
@@ -98,7 +99,7 @@ def test_meta_gradients_agree_with_finite_differences(steps, label_kind, attenti
         direction = jax.random.normal(jax.random.key(4), value.shape)
 
         def moved(shift, field=field, value=value, direction=direction):
-            return float(loss(dataclasses.replace(synthetic, **{field: value + shift * direction})))
+            return float(loss_and_gradient(dataclasses.replace(synthetic, **{field: value + shift * direction}))[0])
 
         h = 1e-3
         expected = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)

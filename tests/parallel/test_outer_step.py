@@ -31,7 +31,7 @@ PROGRAM = """
         from jaxdistill.pipeline.evaluate import Evaluator
         spec = METHOD.inner_spec(config, 2)
         evaluator = Evaluator(problem, LearnerConfig(name="tiny"), jax.random.key(1), mesh=mesh)
-        scores = evaluator.by_schedule(made, spec, range(5))
+        scores = evaluator.by_schedule("set", made, spec, range(5))
         print("SCORES", *(made.score for made in scores))
     flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(made.synthetic)])
     print("RESULT", len(jax.devices()), repr(score), " ".join(repr(float(x)) for x in flat[::7]))

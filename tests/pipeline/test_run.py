@@ -70,7 +70,7 @@ def test_result_holds_what_the_design_promises(finished):
         assert {"mean", "std", "ddof", "n", "values", "ci95"} <= set(entry)
         assert len(entry["values"]) == entry["n"]
         assert all(0 <= value <= 100 for value in entry["values"])
-    assert set(result["baselines"]) == {"random", "full"}
+    assert set(result["baselines"]) == {"random", "nearest words", "full"}
     difference = np.subtract(result["test"]["values"], result["baselines"]["random"]["values"])
     np.testing.assert_allclose(result["paired"]["random"]["mean"], difference.mean(), atol=1e-9)
     cost = result["cost"]

@@ -6,15 +6,9 @@ Expect: not measured yet.
 Cost: about 20 minutes of distillation on 2 CPU cores, 3 GB.
 """
 
-from jaxdistill.methods.attention_label import clean
-from jaxdistill.methods.meta_learning import Outer
-from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig
+from experiments.attention_label import with_minilm
+from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return ExperimentConfig(
-        task=TaskConfig(name="ag_news", max_length=64),
-        learner=LearnerConfig(name="minilm"),
-        settings=clean(length=64, outer=Outer(updates=900)),
-        evaluation=EvaluationConfig(students=10, baseline_students=3),
-    )
+    return with_minilm("ag_news", updates=900, row_length=128, students=10, baseline_students=3)

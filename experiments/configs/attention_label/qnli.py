@@ -7,19 +7,9 @@ Selected on the reported split (protocol paper), outer steps of 30 epochs of the
 Not run by us: needs bert-base-uncased from the hub and an accelerator (about 2 GB of activations a sample).
 """
 
-from jaxdistill.methods.attention_label import reference
-from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig
+from experiments.attention_label import published
+from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return ExperimentConfig(
-        task=TaskConfig(name="qnli", max_length=512),
-        learner=LearnerConfig(name="google-bert/bert-base-uncased"),
-        settings=reference(
-            label_kind="unrestricted",
-            attention="cls",
-            initial_lr=0.1,
-            outer={"updates": 98190, "selections": 30},
-        ),
-        evaluation=EvaluationConfig(protocol="paper", full_epochs=3.0),
-    )
+    return published("qnli", updates=98190)

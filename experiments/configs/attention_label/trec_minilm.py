@@ -6,15 +6,9 @@ Expect: not measured to the end yet; dev above 80 after 200 outer steps in a tri
 Cost: about 11 minutes of distillation on 2 CPU cores, 2.5 GB.
 """
 
-from jaxdistill.methods.attention_label import clean
-from jaxdistill.methods.meta_learning import Outer
-from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig
+from experiments.attention_label import with_minilm
+from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return ExperimentConfig(
-        task=TaskConfig(name="trec", max_length=64),
-        learner=LearnerConfig(name="minilm"),
-        settings=clean(length=64, outer=Outer(updates=1000)),
-        evaluation=EvaluationConfig(students=100, baseline_students=5),
-    )
+    return with_minilm("trec", updates=1000, students=100, baseline_students=5)
