@@ -34,7 +34,7 @@ TEST = [
     "pytest-xdist>=3.8,<4",
     "beartype>=0.22,<0.24",
     "ruff>=0.17,<0.18",
-    "pyright>=1.1.414,<1.2",
+    "pyright[nodejs]>=1.1.414,<1.2",
 ]
 PARITY = ["torch==2.13.0"]
 

@@ -23,7 +23,9 @@ def cell(entry: dict[str, Any] | None) -> str:
 
 def row(result: dict[str, Any], baselines: Sequence[str]) -> str:
     """One line of the table."""
-    outer = result["config"]["settings"].get("outer", {})
+    settings = result["config"]["settings"]
+    # A coreset has an outer loop too, and runs it when it learns labels.
+    outer = settings.get("outer", {}) if settings.get("learn_labels", True) else {}
     minutes = (result["cost"]["distill_seconds"] or 0.0) / 60
     paired = result["paired"].get("random")
     gain = "" if paired is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(paired["mean"], *paired["ci95"])

@@ -34,11 +34,6 @@ class Adjoint:
     kind: Kind = "mixed"
     size: int = 0
 
-    @property
-    def exact(self) -> bool:
-        """Whether it gives the gradient of the loss of the whole loop."""
-        return self.kind in ("full", "remat", "mixed", "nested")
-
 
 FULL = Adjoint("full")
 REMAT = Adjoint("remat")

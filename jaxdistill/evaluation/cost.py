@@ -1,38 +1,16 @@
-"""What a run costs: wall time by stage, work and memory of the compiled program, peak memory of the process."""
+"""What a run costs: wall time, work and memory of the compiled program, peak memory of the process."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.extend import core as jax_core
 
 from jaxdistill.evaluation.memory import peak_resident_bytes
-
-
-class Stopwatch:
-    """Wall seconds by named stage; a stage entered again adds up. The caller blocks on its arrays before a stage ends.
-
-    `seconds` starts from what an interrupted run had spent, so that a resumed run reports the whole.
-    """
-
-    def __init__(self, seconds: Mapping[str, float] | None = None, clock: Callable[[], float] = time.perf_counter):
-        self.seconds: dict[str, float] = dict(seconds or {})
-        self._clock = clock
-
-    @contextlib.contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time the body of a `with`, also when it raises."""
-        start = self._clock()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + self._clock() - start
 
 
 def compiled_cost(compiled: jax.stages.Compiled) -> dict[str, int | None]:
@@ -83,9 +61,9 @@ class CostRecord:
     """The "cost" entry of `result.json`; `None` where nothing was measured.
 
     Attributes:
-      distill_seconds: wall time of the distillation, compilation included, resumed parts added up.
+      distill_seconds: wall time of the distillation, compilation and selection included, resumed parts added up.
       seconds_per_outer_step: median over outer steps, compilation excluded.
-      evaluate_seconds: wall time of selection and of the reported number.
+      evaluate_seconds: wall time of the reported number, resumed parts added up.
       flops: of all outer steps together.
       peak_bytes: see `peak_memory_bytes`.
       real_examples: real examples shown to the outer loss, repetitions counted.

@@ -100,6 +100,7 @@ def open_workdir(path: str | os.PathLike, config: Any) -> Workdir:
     """
     workdir = Workdir(Path(path))
     wanted = plain(config)
+    new = not workdir.path.exists()
     with atomic.disk_errors(workdir.path):
         workdir.path.mkdir(parents=True, exist_ok=True)
         present = sorted(child.name for child in workdir.path.iterdir() if not atomic.is_leftover(child))
@@ -117,7 +118,12 @@ def open_workdir(path: str | os.PathLike, config: Any) -> Workdir:
             f"workdir {path} holds {present[0]!r} but no config.json, so it is not a run folder; "
             "choose an empty or new folder"
         )
-    atomic.write_text(workdir.config, dumps(wanted) + "\n")
+    try:
+        atomic.write_text(workdir.config, dumps(wanted) + "\n")
+    except UserError:
+        if new:
+            atomic.remove_folder(workdir.path)
+        raise
     return workdir
 
 

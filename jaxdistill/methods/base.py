@@ -14,7 +14,6 @@ from jaxdistill.core.types import Batch, Key, Synthetic, Variables
 from jaxdistill.data.encoding import Encoded
 from jaxdistill.data.sources import TaskData
 from jaxdistill.evaluation import protocols
-from jaxdistill.evaluation.cost import Stopwatch
 from jaxdistill.io.checkpoints import Checkpoints
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.io.metrics import MetricWriter
@@ -63,7 +62,6 @@ class Run:
       protocol: how checkpoints are chosen.
       stop: asked after every outer step; True ends the run after a last checkpoint (`Stopped` is raised).
       say: prints one line for the user.
-      stopwatch: wall time by stage.
     """
 
     make_writer: Callable[[int], MetricWriter] | None = None
@@ -73,7 +71,6 @@ class Run:
     protocol: protocols.Protocol = protocols.CLEAN
     stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = print
-    stopwatch: Stopwatch = dataclasses.field(default_factory=Stopwatch)
 
 
 class Stopped(Exception):
@@ -108,12 +105,14 @@ class Method(NamedTuple):
         `UserError` when the configuration learns nothing.
       inner_spec: `inner_spec(config, classes)` says how a learner trains on the result by its learned schedule; it
         returns `None` when nothing but texts and labels was chosen, and a fixed recipe trains on them.
+      makes_texts: whether its sets hold texts, on which a fixed recipe can train.
     """
 
     config: type
     distill: DistillFn
     initial: Callable[[Any, Problem, Key], tuple[Synthetic, Batch]]
     inner_spec: Callable[[Any, int], InnerSpec | None]
+    makes_texts: bool = False
 
 
 def manifest(method: str, config: Any, problem: Problem, key: Key, cost: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from typing import Literal
 
 import jax
@@ -120,8 +121,9 @@ def initial(selector: str, config: Coreset, problem: Problem, key: Key) -> tuple
 def distill(selector: str, config: Coreset, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
     """Choose texts, and learn their labels if asked; see `methods.base.DistillFn`."""
     choose_key, learn_key = jax.random.split(key)
-    with run.stopwatch.stage("choose"):
-        chosen = problem.data.train.take(choose(selector, config, problem, choose_key))
+    began = time.monotonic()
+    chosen = problem.data.train.take(choose(selector, config, problem, choose_key))
+    seconds = time.monotonic() - began
     result = DistilledSet(
         labels=chosen.labels.astype(np.int32),
         label_names=problem.data.task.label_names,
@@ -132,7 +134,7 @@ def distill(selector: str, config: Coreset, problem: Problem, *, key: Key, run: 
     spec = inner_spec(config, problem.classes)
     if spec is None:
         cost = CostRecord(
-            distill_seconds=run.stopwatch.seconds["choose"],
+            distill_seconds=seconds,
             peak_bytes=peak_memory_bytes(),
             distilled_bytes=result.size_in_bytes,
         )
@@ -171,6 +173,8 @@ def _features(config: Coreset, problem: Problem, members: Int[np.ndarray, " m"])
 
 
 METHODS = {
-    name: Method(Coreset, functools.partial(distill, name), functools.partial(initial, name), inner_spec)
+    name: Method(
+        Coreset, functools.partial(distill, name), functools.partial(initial, name), inner_spec, makes_texts=True
+    )
     for name in selection.CORESETS
 }

@@ -185,7 +185,7 @@ def _select(
 ) -> tuple[Progress, dict[str, float]]:
     score, shown = select(progress.state.synthetic)
     progress = dataclasses.replace(progress, selections=progress.selections.at[select_at.index(done)].set(score))
-    if score > float(progress.best_score):
+    if np.float32(score) > float(progress.best_score):  # rounded as it is kept: of equal scores the first stays
         progress = dataclasses.replace(
             progress,
             # A copy: the state's own buffers are donated to the next update.

@@ -172,7 +172,7 @@ def learn(
     put_batch = (lambda batch: batch) if mesh is None else functools.partial(shard_batch, mesh)
     constants = place(MetaModelConstants(problem.base(), support))
     optimizer = outer.optimizer()
-    step = outer_step(learner, spec, outer)
+    step = jax.jit(outer_step(learner, spec, outer), donate_argnums=0, out_shardings=whole)
     state = place(init_outer(jax.tree.map(jnp.asarray, synthetic), optimizer))
 
     flops = matmul_flops(step, state, constants, batches(0), step_key)
@@ -198,7 +198,7 @@ def learn(
     # The published protocol also looks at the set before the first step.
     before = (0,) if protocol.select_on == "test" else ()
     fitted = fit(
-        jax.jit(step, donate_argnums=0, out_shardings=whole),
+        step,
         state,
         constants,
         lambda number: put_batch(batches(number)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.models.tokenizer import FILES as TOKENIZER_FILES
 
 PROBE_SECONDS = 5.0
+SAFE_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
+PICKLED_WEIGHTS = ("pytorch_model*.bin*",)
 
 
 def download(name: str) -> Path:
@@ -26,7 +29,7 @@ def download(name: str) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    patterns = ["config.json", *TOKENIZER_FILES]
+    small = ["config.json", *TOKENIZER_FILES]
     reason = "HF_HUB_OFFLINE is set"
     if os.environ.get("HF_HUB_OFFLINE", "0").upper() not in {"1", "ON", "YES", "TRUE"}:
         # The client raises errors of a dozen unrelated types; all of them mean "not to be had".
@@ -34,18 +37,21 @@ def download(name: str) -> Path:
             info = huggingface_hub.HfApi().model_info(name, timeout=PROBE_SECONDS)
             files = [sibling.rfilename for sibling in info.siblings or []]
             safe = any(file.startswith("model") and file.endswith(".safetensors") for file in files)
-            patterns += ["model*.safetensors", "model.safetensors.index.json"] if safe else ["pytorch_model*.bin*"]
+            weights = SAFE_WEIGHTS if safe else PICKLED_WEIGHTS
+            # By the branch, not by its commit: the cache then remembers what the branch stood for, offline too.
             return Path(
-                huggingface_hub.snapshot_download(
-                    name, revision=info.sha, allow_patterns=patterns, etag_timeout=PROBE_SECONDS
-                )
+                huggingface_hub.snapshot_download(name, allow_patterns=[*small, *weights], etag_timeout=PROBE_SECONDS)
             )
         except Exception as error:
             reason = " ".join(str(error).split())[:160] or type(error).__name__
-    try:
-        return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, ValueError) as error:
-        raise UserError(
-            f"model {name!r}: neither a folder nor in the local cache, and the hub gives none ({reason}); "
-            "expected minilm, tiny, a folder or a hub id"
-        ) from error
+    for weights in (SAFE_WEIGHTS, PICKLED_WEIGHTS):
+        with contextlib.suppress(LocalEntryNotFoundError, ValueError):
+            folder = Path(
+                huggingface_hub.snapshot_download(name, allow_patterns=[*small, *weights], local_files_only=True)
+            )
+            if any(any(folder.glob(pattern)) for pattern in weights):
+                return folder
+    raise UserError(
+        f"model {name!r}: neither a folder nor in the local cache, and the hub gives none ({reason}); "
+        "expected minilm, tiny, a folder or a hub id"
+    )

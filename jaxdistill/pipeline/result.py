@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxdistill.data.splits import Split
-from jaxdistill.evaluation.cost import CostRecord, Stopwatch, peak_memory_bytes
+from jaxdistill.evaluation.cost import CostRecord, peak_memory_bytes
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.evaluation.report import write_report
 from jaxdistill.evaluation.statistics import Summary, crossed_difference, paired_difference, summarise
@@ -40,7 +40,6 @@ def evaluate_run(
     folder: Workdir,
     sets: list[DistilledSet],
     mesh: Mesh | None,
-    watch: Stopwatch,
     stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -54,29 +53,25 @@ def evaluate_run(
     """
     evaluation = config.evaluation
     evaluator = Evaluator(problem, config.learner, named_key(config.seed, "evaluate"), mesh=mesh, stop=stop)
-    kept = Scores(folder.path / "scores.json")
+    kept = Scores(folder.path / "scores.json", folder.path / "seconds.json")
     plans = [training_plan(distilled, problem, evaluation.train_by) for distilled in sets]
     own: list[list[Outcome]] = []
-    with watch.stage("evaluate"):
-        for i, (distilled, plan) in enumerate(zip(sets, plans, strict=True)):
-            train = functools.partial(evaluator.by_plan, config.method, distilled, plan, evaluation.recipe)
-            own.append(kept.get(f"{config.method}/{i}", evaluation.test_students, train))
+    for i, (distilled, plan) in enumerate(zip(sets, plans, strict=True)):
+        train = functools.partial(evaluator.by_plan, config.method, distilled, plan, evaluation.recipe)
+        own.append(kept.get(f"{config.method}/{i}", evaluation.test_students, train))
     baselines: dict[str, list[Outcome]] = {}
     for name in evaluation.baselines:
         if name != config.method:
-            with watch.stage("baselines"):
-                train = functools.partial(_baseline, name, config, problem, evaluator)
-                baselines[name] = kept.get(name, evaluation.baseline_students, train)
+            train = functools.partial(_baseline, name, config, problem, evaluator)
+            baselines[name] = kept.get(name, evaluation.baseline_students, train)
     if evaluation.baselines and (spec := plans[0].spec) and (text := snapped(sets[0], problem)):
-        with watch.stage("baselines"):
-            train = functools.partial(evaluator.by_schedule, SNAPPED, text, spec)
-            baselines[SNAPPED] = kept.get(SNAPPED, evaluation.baseline_students, train)
+        train = functools.partial(evaluator.by_schedule, SNAPPED, text, spec)
+        baselines[SNAPPED] = kept.get(SNAPPED, evaluation.baseline_students, train)
     if evaluation.full_epochs:
-        with watch.stage("full"):
-            train = functools.partial(evaluator.full, evaluation.full_epochs)
-            baselines["full"] = kept.get("full", evaluation.full_students, train)
+        train = functools.partial(evaluator.full, evaluation.full_epochs)
+        baselines["full"] = kept.get("full", evaluation.full_students, train)
     notes = [*problem.notes, *dict.fromkeys(note for plan in plans for note in plan.notes), *shortfalls(config)]
-    result = _result(config, problem, sets, own, baselines, notes, watch)
+    result = _result(config, problem, sets, own, baselines, notes, kept.seconds)
     # The scores are safe in the folder by now. The result comes last: it is what says that the run has finished.
     words = nearest_words(sets[0], problem)
     write_report(folder.report, result, read_metrics(folder.metrics), sets[0], nearest_words=words)
@@ -109,7 +104,7 @@ def _result(
     own: list[list[Outcome]],
     baselines: dict[str, list[Outcome]],
     notes: list[str],
-    watch: Stopwatch,
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     """What `result.json` holds."""
     protocol = protocol_named(config.evaluation.protocol)
@@ -130,8 +125,8 @@ def _result(
         "baselines": {name: summarise(values(o), ddof=protocol.std_ddof).to_json() for name, o in baselines.items()},
         "paired": _differences(scores, {name: values(outcomes) for name, outcomes in baselines.items()}),
         "diverged": diverged,
-        "cost": _cost(sets, watch),
-        "stages": watch.seconds,
+        "cost": _cost(sets, sum(seconds[f"{config.method}/{i}"] for i in range(len(sets)))),
+        "seconds": seconds,
         "notes": notes + [divergence_note(name, count, len(everyone[name])) for name, count in diverged.items()],
         "versions": versions(),
         "device": device(),
@@ -162,9 +157,10 @@ def _differences(own: list[list[float]], baselines: dict[str, list[float]]) -> d
     """Difference of the method to each baseline, learner i of one to learner i of the other."""
     differences = {}
     for name, scores in baselines.items():
+        rows = own[:1] if name == SNAPPED else own  # it is made of the first set
         count = min(len(own[0]), len(scores))
         if count > 1:
-            entry = difference([row[:count] for row in own], scores[:count]).to_json()
+            entry = difference([row[:count] for row in rows], scores[:count]).to_json()
             differences[name] = {key: entry[key] for key in ("mean", "std", "n", "ci95", "clustered")}
     return differences
 
@@ -181,10 +177,17 @@ def _selection(sets: list[DistilledSet]) -> dict[str, Any] | None:
     return summarise([[score] for score in scores]).to_json() if scores else None
 
 
-def _cost(sets: list[DistilledSet], watch: Stopwatch) -> dict[str, Any]:
-    cost = dict(sets[0].manifest["cost"])
-    cost |= {"evaluate_seconds": watch.seconds.get("evaluate"), "peak_bytes": peak_memory_bytes()}
-    return CostRecord(**cost).to_json()
+def _cost(sets: list[DistilledSet], evaluate_seconds: float) -> dict[str, Any]:
+    """Of all distillations together; a step's seconds and a set's bytes are those of the first."""
+    costs = [CostRecord(**distilled.manifest["cost"]) for distilled in sets]
+
+    def total(field: str) -> Any:
+        figures = [getattr(cost, field) for cost in costs]
+        return None if None in figures else sum(figures)
+
+    peaks = [peak_memory_bytes(), *(cost.peak_bytes or 0 for cost in costs)]
+    summed = {field: total(field) for field in ("distill_seconds", "flops", "real_examples")}
+    return dataclasses.replace(costs[0], **summed, evaluate_seconds=evaluate_seconds, peak_bytes=max(peaks)).to_json()
 
 
 def _learning_rates(distilled: DistilledSet, problem: Problem) -> dict[str, Any] | None:

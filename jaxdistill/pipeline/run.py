@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.coresets.selection import CORESETS
-from jaxdistill.evaluation.cost import Stopwatch
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.io.checkpoints import Checkpoints
 from jaxdistill.io.distilled import DistilledSet, load_distilled, save_distilled
@@ -52,7 +51,6 @@ def run_experiment(
       UserError: see `io.workdir.open_workdir` and the parts.
       Stopped: `stop()` said so; a checkpoint is kept.
     """
-    watch = Stopwatch()
     mesh = mesh_for(config.devices)
     main = is_main_process()
     say = say if main else lambda line: None
@@ -60,7 +58,8 @@ def run_experiment(
     # Everything a user can get wrong comes before the first file is written.
     problem = prepare(config.task, config.learner)
     check_class_sizes(config, problem)
-    folder = open_workdir(workdir, config) if main else Workdir(Path(workdir))
+    check_training(config, problem)
+    folder = open_workdir(workdir, identity(config, problem)) if main else Workdir(Path(workdir))
     if (finished := folder.read_result()) is not None:
         say(f"{folder.path} holds the finished result of this very configuration:\n{summary(finished)}")
         return finished
@@ -69,7 +68,7 @@ def run_experiment(
     for note in problem.notes:
         say(f"note: {note}")
     try:
-        sets = [distil(config, problem, folder, seed, mesh, watch, stop, say) for seed in range(config.seeds)]
+        sets = [distil(config, problem, folder, seed, mesh, stop, say) for seed in range(config.seeds)]
     except UserError:
         if main:
             folder.remove_if_empty()
@@ -77,7 +76,12 @@ def run_experiment(
     if not main:
         return {}
     # Evaluation is the main process's alone: its learners are independent of each other.
-    return evaluate_run(config, problem, folder, sets, mesh if jax.process_count() == 1 else None, watch, stop, say)
+    return evaluate_run(config, problem, folder, sets, mesh if jax.process_count() == 1 else None, stop, say)
+
+
+def identity(config: ExperimentConfig, problem: Problem) -> dict[str, Any]:
+    """What a run is: its configuration and its data. Other texts under the same name make another run."""
+    return plain(config) | {"source_hash": problem.data.source_hash}
 
 
 def check_class_sizes(config: ExperimentConfig, problem: Problem) -> None:
@@ -98,13 +102,25 @@ def check_class_sizes(config: ExperimentConfig, problem: Problem) -> None:
             )
 
 
+def check_training(config: ExperimentConfig, problem: Problem) -> None:
+    """Whether learners can train on what the method makes as `evaluation.train_by` asks.
+
+    Raises:
+      UserError: by step sizes where none are learned, or by a recipe on vectors.
+    """
+    method, train_by = method_named(config.method), config.evaluation.train_by
+    if train_by == "schedule" and method.inner_spec(config.settings, problem.classes) is None:
+        raise UserError(f"train_by is 'schedule', but {config.method!r} learns no step sizes here: give auto or recipe")
+    if train_by == "recipe" and not method.makes_texts:
+        raise UserError(f"train_by is 'recipe', but {config.method!r} makes vectors, not texts: give auto or schedule")
+
+
 def distil(
     config: ExperimentConfig,
     problem: Problem,
     folder: Workdir,
     number: int,
     mesh: Mesh | None,
-    watch: Stopwatch,
     stop: Callable[[], bool],
     say: Callable[[str], None],
 ) -> DistilledSet:
@@ -119,13 +135,12 @@ def distil(
         part.path.mkdir(exist_ok=True)
     run = Run(
         make_writer=functools.partial(_writers, config, problem, part) if main else None,
-        checkpoints=Checkpoints(part.checkpoints, config_hash=fingerprint(config)),
+        checkpoints=Checkpoints(part.checkpoints, config_hash=fingerprint(identity(config, problem))),
         checkpoint_seconds=config.checkpoint_seconds,
         mesh=mesh,
         protocol=protocol_named(config.evaluation.protocol),
         stop=stop,
         say=say,
-        stopwatch=watch,
     )
     method = method_named(config.method)
     distilled = method.distill(config.settings, problem, key=named_key(config.seed + number, "distill"), run=run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,17 +42,27 @@ def outcome(score: Score, metric: str) -> Outcome:
 
 
 class Scores:
-    """Outcomes by name in a JSON file.
+    """Outcomes by name in a JSON file, and in another the wall seconds they took.
 
     Args:
-      path: the file; `None` keeps them in memory.
+      path: of the outcomes, which depend on nothing but the experiment; `None` keeps them in memory.
+      seconds_path: of the seconds, which an interrupted evaluation goes on adding to.
+
+    Attributes:
+      seconds: by name; outcomes that were lost with an interrupted run are not counted.
 
     Raises:
-      UserError: the file is there and holds something else.
+      UserError: a file is there and holds something else.
     """
 
-    def __init__(self, path: Path | None = None):
-        self._path = path
+    def __init__(self, path: Path | None = None, seconds_path: Path | None = None):
+        self._path, self._seconds_path = path, seconds_path
+        self.seconds: dict[str, float] = {}
+        if seconds_path is not None and seconds_path.exists():
+            try:
+                self.seconds = {name: float(spent) for name, spent in json.loads(seconds_path.read_bytes()).items()}
+            except (ValueError, TypeError, AttributeError) as error:
+                raise UserError(f"{seconds_path} does not hold seconds ({error}): remove it to go on") from None
         self._known: dict[str, list[Outcome]] = {}
         if path is not None and path.exists():
             try:
@@ -69,9 +80,14 @@ class Scores:
           make: yields the outcomes of the learners with these numbers.
         """
         known = self._known.setdefault(name, [])
-        missing = range(len(known), count)
+        self.seconds.setdefault(name, 0.0)
+        missing, began = range(len(known), count), time.monotonic()
         for made in make(missing) if missing else ():
             known.append(made)
+            now = time.monotonic()
+            self.seconds[name], began = self.seconds[name] + now - began, now
+            if self._seconds_path is not None:
+                atomic.write_text(self._seconds_path, dumps(self.seconds))
             if self._path is not None:
                 atomic.write_text(self._path, dumps(self._known))
         return known[:count]

@@ -110,11 +110,15 @@ def learned_arrays(distilled: DistilledSet, spec: InnerSpec, problem: Problem) -
     if reason := misfit(distilled, problem):
         raise UserError(f"{reason}: evaluate it with the learner it was made for")
     rates, attention = synthetic.raw_lr.shape[0], synthetic.attention is not None
+    length = 0 if synthetic.inputs is None else synthetic.inputs.shape[1]
+    rows = (1 if spec.attention == "cls" else length, length)
+    given = synthetic.attention.shape[3:] if synthetic.attention is not None and length else rows
     for fits, there, asked in (
         (len(distilled.label_names) == problem.classes, f"{len(distilled.label_names)} classes", problem.classes),
         (len(distilled.labels) == spec.samples, f"{len(distilled.labels)} samples", spec.samples),
         (rates in (1, spec.steps), f"step sizes for {rates} steps", f"1 or {spec.steps}"),
         (attention == (spec.attention != "none"), f"{'' if attention else 'no '}attention labels", spec.attention),
+        (given == rows, f"attention labels for {given[0]} rows of {given[1]} positions", f"{rows[0]} of {rows[1]}"),
     ):
         if not fits:
             raise UserError(f"the distilled set has {there}, its settings and the task ask for {asked}")

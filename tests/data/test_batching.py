@@ -72,9 +72,10 @@ def test_more_shapes_pad_less(make_encoded):
     assert planned[0].shapes == planned[2].shapes[2:]
     rows = [np.mean([batches(step).token_ids.shape[0] for step in range(500)]) for batches in planned]
     assert rows == sorted(rows, reverse=True)
-    # One shape in a thousand different ones would leave this many.
+    # What a shape for every number of rows would leave.
     needed = [place(encoded.lengths[planned[0].indices(step)], 32).rows for step in range(500)]
-    assert np.mean(needed) <= rows[3] < np.mean(needed) + 0.7 < rows[0]
+    least = np.mean(needed)
+    assert least <= rows[3] < least + (rows[0] - least) / 4
 
 
 def test_padded_lengths_are_multiples_of_eight(make_encoded):

@@ -25,9 +25,10 @@ from experiments import command
 
 
 def snapshot(folder: str) -> dict[str, str]:
-    """Hash of each file under a folder; nothing where there is none."""
-    files = sorted(path for path in Path(folder).rglob("*") if path.is_file()) if folder else []
-    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """Hash of each file under a folder, and the folders; nothing where there is none."""
+    root = Path(folder)
+    paths = [root, *root.rglob("*")] if root.exists() else []
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "" for path in paths}
 
 
 @contextlib.contextmanager

@@ -17,10 +17,13 @@ import pytest
 from helpers import ROOT, python_environment
 from safetensors.numpy import load_file, save_file
 
+from jaxdistill.core.errors import UserError
 from jaxdistill.io.distilled import load_distilled
+from jaxdistill.io.workdir import open_workdir
 from jaxdistill.methods.base import Stopped
-from jaxdistill.pipeline.overrides import load_config
-from jaxdistill.pipeline.run import run_experiment
+from jaxdistill.pipeline.overrides import load_config, override
+from jaxdistill.pipeline.prepare import prepare
+from jaxdistill.pipeline.run import identity, run_experiment
 
 SMOKE = str(ROOT / "experiments" / "configs" / "quickstart.py") + ":smoke"
 ROWS = [
@@ -133,6 +136,12 @@ TABLE = {
     "learner": ("distill", ["--config.learner.name=nobody/nothing"], "nobody/nothing"),
     "hub": ("distill", ["--config.task.name=sst2"], "task 'sst2' is nowhere to be found"),
     "devices": ("distill", ["--config.devices=99"], "99 mesh devices were asked for"),
+    "recipe": ("distill", ["--config.evaluation.train_by=recipe"], "'attention_label' makes vectors, not texts"),
+    "schedule": (
+        "distill",
+        ["--config.method=random", "--config.evaluation.train_by=schedule"],
+        "'random' learns no step sizes here",
+    ),
     "checkpoint of another run": ("distill", ["--workdir={runs}/other_config"], "belongs to another configuration"),
     "damaged checkpoint": ("distill", ["--workdir={runs}/damaged"], "is damaged"),
     "workdir": ("distill", ["--workdir={runs}/step_1", "--config.seed=7"], "holds another run: seed is 0 there and 7"),
@@ -163,7 +172,8 @@ def answers(runs, data, tmp_path_factory) -> dict[str, dict]:
             row["arguments"].append(f"--workdir={root / str(number)}")
         if not any(a.startswith("--config=") for a in given):
             row["arguments"].insert(0, f"--config={SMOKE}")
-        row["watch"] = next((a.partition("=")[2] for a in row["arguments"] if a.startswith("--workdir")), "")
+        folders = ("--workdir=", "--distilled=")
+        row["watch"] = next(a.partition("=")[2] for a in row["arguments"] if a.startswith(folders))
         rows.append(row)
     (root / "rows.json").write_text(json.dumps(rows))
     done = subprocess.run(
@@ -178,6 +188,17 @@ def answers(runs, data, tmp_path_factory) -> dict[str, dict]:
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout.rpartition("ROWS ")[2])
     return dict(zip(TABLE, results, strict=True))
+
+
+def test_other_texts_make_another_run(tmp_path):
+    """The same command on data that were edited meanwhile must not go on with what the old data gave."""
+    folder = write_csv(tmp_path / "data", train=ROWS, test=ROWS[:10])
+    changes = dict(flag.removeprefix("--config.").split("=") for flag in own_data(folder))
+    config = override(load_config(SMOKE), changes)
+    open_workdir(tmp_path / "run", identity(config, prepare(config.task, config.learner)))
+    write_csv(folder, train=[*ROWS[:-1], ("a poor film", "bad")], test=ROWS[:10])
+    with pytest.raises(UserError, match="holds another run: source_hash is"):
+        run_experiment(config, tmp_path / "run", say=silent)
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -12,6 +12,8 @@ from helpers import run_python
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Batch
+from jaxdistill.models.config import EncoderConfig
+from jaxdistill.models.encoder import Encoder, init_params
 from jaxdistill.models.huggingface import save_folder
 from jaxdistill.models.pretrained import load_encoder
 from jaxdistill.models.tiny import tiny_config, tiny_tokenizer
@@ -76,6 +78,27 @@ def test_offline_hub(tmp_path, monkeypatch):
     assert "neither a folder nor in the local cache, and the hub gives none (HF_HUB_OFFLINE is set)" in str(
         caught.value
     )
+
+
+def test_a_model_in_the_cache_is_found_offline(tmp_path):
+    """The cache as the hub's client leaves it: a snapshot of a commit, and a branch that points to it."""
+    commit = "0" * 40
+    model = tmp_path / "hub" / "models--somebody--small"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(commit)
+    config = EncoderConfig(vocabulary=400, width=8, layers=1, heads=2, intermediate=8, positions=8)
+    folder = model / "snapshots" / commit
+    save_folder(folder, config, init_params(Encoder(config, 2), jax.random.key(0)))
+    tiny_tokenizer().save(str(folder / "tokenizer.json"))
+    out = run_python(
+        """
+        from jaxdistill.models.hub import download
+        print(download("somebody/small"))
+        """,
+        HF_HUB_OFFLINE="1",
+        HF_HOME=str(tmp_path),
+    )
+    assert out.strip() == str(folder)
 
 
 def test_a_silent_hub_fails_in_seconds(tmp_path):

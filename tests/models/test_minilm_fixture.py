@@ -45,11 +45,11 @@ def test_token_ids_and_word_embeddings_give_the_stored_outputs():
     stored = {name: np.asarray(values) for name, values in json.loads(FIXTURE.read_text()).items()}
     config, params, _ = load_folder(minilm_folder())
     params["classifier"] = {"kernel": KERNEL, "bias": np.zeros(2, np.float32)}
-    words = params["embeddings"]["word_embeddings"]["embedding"]
     encoder = Encoder(config, 2)
-    apply = jax.jit(lambda batch: encoder.apply({"params": params}, batch, attention="cls"))
-    for batch in (Batch(token_ids=jnp.asarray(IDS)), Batch(embeddings=jnp.asarray(words[np.asarray(IDS)]))):
-        out = apply(batch)
+    apply = jax.jit(lambda params, batch: encoder.apply({"params": params}, batch, attention="cls"))
+    words = np.asarray(params["embeddings"]["word"]["table"])[np.asarray(IDS)]
+    for batch in (Batch(token_ids=jnp.asarray(IDS)), Batch(embeddings=jnp.asarray(words))):
+        out = apply(params, batch)
         np.testing.assert_allclose(out.logits, stored["logits"], atol=1e-4)
         np.testing.assert_allclose(np.exp(out.attentions[:, :, :, 0]), stored["cls_attentions"], atol=1e-4)
 
