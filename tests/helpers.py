@@ -30,6 +30,8 @@ def checked(function: Callable) -> Callable:
 def python_environment(*, devices: int = 1, **extra: str) -> dict[str, str]:
     """Environment of a child interpreter with that many CPU devices and this checkout importable."""
     flags = [f for f in os.environ.get("XLA_FLAGS", "").split() if "host_platform_device_count" not in f]
+    # Eight devices on two busy cores may wait long for each other; XLA ends the process after 40 seconds.
+    flags += ["--xla_cpu_collective_call_terminate_timeout_seconds=600"] if devices > 1 else []
     return {
         **os.environ,
         "JAX_PLATFORMS": "cpu",

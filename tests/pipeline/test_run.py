@@ -129,7 +129,7 @@ def test_interrupted_evaluation_keeps_the_scores_it_has(finished, tmp_path, monk
         run_experiment(config(), tmp_path / "run", say=silent)
     kept = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert {name: len(entries) for name, entries in kept.items()} == {"attention_label/0": 3, "random": 1}
-    monkeypatch.setattr(Evaluator, "by_schedule", None)
+    monkeypatch.setattr(Evaluator, "by_plan", lambda *arguments: pytest.fail("the set was scored again"))
     again = run_experiment(config(), tmp_path / "run", say=silent)
     assert again["test"] == result["test"] and again["baselines"] == result["baselines"]
     assert (tmp_path / "run" / "scores.json").read_bytes() == (folder / "scores.json").read_bytes()
@@ -254,6 +254,8 @@ def test_non_finite_loss_ends_the_run_with_a_checkpoint_kept(tmp_path):
     settings = AttentionLabel(length=12, initial_lr=1e30, outer=Outer(updates=50, batch_size=8, selections=1))
     with pytest.raises(UserError, match="not finite in 20 outer steps in a row"):
         run_experiment(config(settings=settings), tmp_path / "run", say=silent)
+    last = max(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir())
+    assert int(last) == 20, "the steps were skipped, and the state is finite"
 
 
 def test_dry_run_says_what_a_step_takes():
