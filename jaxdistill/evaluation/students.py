@@ -108,19 +108,26 @@ class Examiner:
             real = part.shape[0]
             if real < self.chunk:  # the last chunk is filled up, so that nothing is compiled anew
                 part = jnp.concatenate([part, jnp.repeat(part[-1:], self.chunk - real, axis=0)])
-            trainables = self._train_many(base, distilled, self._cut(part))
+            trainables = self._settled(self._train_many(base, distilled, self._cut(part)))
             if shared:
                 groups = [_of_group(split, first + i) for i in range(self.chunk)]
                 own = [jax.tree.map(lambda *leaves: np.stack(leaves), *batches) for batches in _aligned(groups)]
-                scores = [self._score_own(trainables, base.frozen, self._cut(batches)) for batches in own]
+                scores = [
+                    self._settled(self._score_own(trainables, base.frozen, self._cut(batches))) for batches in own
+                ]
             else:
-                scores = [self._score_same(trainables, base.frozen, batch) for batch in split.batches]
+                scores = [self._settled(self._score_same(trainables, base.frozen, batch)) for batch in split.batches]
             total = functools.reduce(Score.__add__, jax.device_get(scores))
             for i in range(real):
                 yield jax.tree.map(lambda x, i=i: x[i], total)
 
     def _cut(self, tree: PyTree) -> PyTree:
         return tree if self._mesh is None else shard_leading(self._mesh, tree)
+
+    def _settled(self, tree: PyTree) -> PyTree:
+        """On a mesh, wait for a program before the next is sent: on CPU, several in flight whose devices wait for each
+        other can hold all threads, and then wait for ever."""
+        return tree if self._mesh is None else jax.block_until_ready(tree)
 
 
 def _of_group(split: EvalBatches, number: int) -> list[Batch]:
