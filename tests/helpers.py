@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -58,3 +59,26 @@ def run_python(code: str, *, devices: int = 1, timeout: float = 240, **extra: st
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def ask_silent_hub(code: str, cache: Path, **extra: str) -> tuple[int, str]:
+    """(seconds, message) of the `UserError` that `code` ends in while the hub accepts connections and never answers.
+
+    The client reads its settings when it is imported, so this takes a fresh interpreter, with an empty cache.
+    """
+    program = f"""
+import time
+from jaxdistill.core.errors import UserError
+start = time.monotonic()
+try:
+    {code}
+except UserError as error:
+    print(round(time.monotonic() - start), error)
+"""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(8)
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        out = run_python(program, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0", HF_HOME=str(cache), **extra)
+    seconds, message = out.split(maxsplit=1)
+    return int(seconds), message

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import socket
 import sys
 import time
 import types
@@ -13,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from helpers import run_python
+from helpers import ask_silent_hub
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.data.sources import load_task
@@ -269,29 +268,9 @@ def test_unreachable_hub_names_all_sources_at_once(tmp_path, monkeypatch):
 
 
 def test_a_silent_hub_fails_in_seconds(tmp_path):
-    """A server that accepts and never answers; the client's own settings are read at its import."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen(8)
-        out = run_python(
-            """
-            import time
-            from jaxdistill.core.errors import UserError
-            from jaxdistill.data.sources import load_task
-
-            start = time.monotonic()
-            try:
-                load_task("rotten_tomatoes")
-            except UserError as error:
-                print(round(time.monotonic() - start), error)
-            """,
-            HF_ENDPOINT=f"http://127.0.0.1:{server.getsockname()[1]}",
-            HF_HUB_OFFLINE="0",
-            HF_HOME=str(tmp_path),
-            JAXDISTILL_DATA=str(tmp_path),
-        )
-    seconds, message = out.split(maxsplit=1)
-    assert int(seconds) <= 20
+    code = "from jaxdistill.data.sources import load_task; load_task('rotten_tomatoes')"
+    seconds, message = ask_silent_hub(code, tmp_path, JAXDISTILL_DATA=str(tmp_path))
+    assert seconds <= 20
     assert "rotten_tomatoes cannot be loaded" in message and message.count("\n") == 1
 
 
