@@ -1,10 +1,12 @@
 """The run folder: one configuration, and everything that comes of it.
 
-config.json      the whole configuration
+config.json      the whole configuration, and the hash of the data
 metrics.jsonl    one line a logged step
 tensorboard/     the same as events
 checkpoints/     state of the outer loop, by orbax
 distilled/       the distilled set
+scores.json      what each learner got on test, as it comes
+seconds.json     how long they took
 report.html      plots and tables
 result.json      the numbers
 """
