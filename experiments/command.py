@@ -1,4 +1,7 @@
-"""What the command lines share: flags of a configuration, errors in one line, a clean stop."""
+"""What the command lines share: flags of a configuration, errors in one line, a clean stop.
+
+What needs JAX is imported late: `--help` and a mistaken flag are answered at once.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from absl import app, flags, logging
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.methods.base import Stopped
-from jaxdistill.parallel.distributed import initialize
-from jaxdistill.pipeline.config import ExperimentConfig
-from jaxdistill.pipeline.overrides import load_config, override
+
+if TYPE_CHECKING:
+    from jaxdistill.pipeline.config import ExperimentConfig
 
 CONFIG = flags.DEFINE_string(
     "config",
@@ -77,6 +79,10 @@ def run(main: Callable[[ExperimentConfig], int | None]) -> None:
     logging.set_verbosity(logging.WARNING)
 
     def guarded(argv: Sequence[str]) -> int:
+        from jaxdistill.methods.base import Stopped
+        from jaxdistill.parallel.distributed import initialize
+        from jaxdistill.pipeline.overrides import load_config, override
+
         try:
             if len(argv) > 1:
                 raise UserError(f"unexpected argument {argv[1]!r}: everything is given by flags, see --help")

@@ -5,11 +5,16 @@ python -m experiments.distill --config=experiments/configs/quickstart.py --workd
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from experiments import command
+from experiments.huge_pages import use_huge_pages
 from jaxdistill.core.errors import UserError
-from jaxdistill.pipeline.config import ExperimentConfig
+
+if TYPE_CHECKING:
+    from jaxdistill.pipeline.config import ExperimentConfig
 
 WORKDIR = flags.DEFINE_string("workdir", None, "Run folder: new, or of the same configuration, to go on with it.")
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print parameters, work and memory of the compiled step, and stop.")
@@ -29,4 +34,5 @@ def main(config: ExperimentConfig) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     command.run(main)

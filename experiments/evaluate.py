@@ -5,11 +5,16 @@ python -m experiments.evaluate --distilled=runs/quickstart/distilled --config=ex
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from experiments import command
+from experiments.huge_pages import use_huge_pages
 from jaxdistill.core.errors import UserError
-from jaxdistill.pipeline.config import ExperimentConfig
+
+if TYPE_CHECKING:
+    from jaxdistill.pipeline.config import ExperimentConfig
 
 DISTILLED = flags.DEFINE_string("distilled", None, "Folder of the distilled set.")
 OUTPUT = flags.DEFINE_string("output", None, "JSON file for the scores; printed only when not given.")
@@ -24,4 +29,5 @@ def main(config: ExperimentConfig) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     command.run(main)

@@ -5,7 +5,8 @@ python -m experiments.bench.meta_gradient --ours     our figures of one setting,
 
 MiniLM on SST-2, one sample a class, length 64, [CLS] attention labels, unrestricted labels, 32 real texts. Every figure
 comes from a process of its own; the processes take turns, so neither disturbs the other. Ours runs twice:
-the first process shows the memory that the compiler takes, the second finds the compiled programs.
+the first process shows the memory that the compiler takes, the second finds the compiled programs. Both sides get huge
+pages, as `experiments.distill` does (`GLIBC_TUNABLES=glibc.malloc.hugetlb=0` takes them from both).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags
+
+from experiments.huge_pages import use_huge_pages
 
 FLAGS = flags.FLAGS
 
@@ -134,6 +137,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    use_huge_pages()
     flags.DEFINE_bool("ours", False, "Measure our side of one setting only, in this process.")
     flags.DEFINE_integer("steps", 1, "Inner steps.", lower_bound=1)
     flags.DEFINE_string("adjoint", "mixed", "How our inner loop is differentiated.")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TextIO
+
+_LINES_REMEMBERED = 8
 
 
 def duration(seconds: float) -> str:
@@ -21,7 +24,8 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """A bar on a terminal, a plain line now and then elsewhere.
+    """A bar on a terminal, a plain line now and then elsewhere. Time a step is that of the last few lines, so a pause
+    (a laptop asleep) is soon forgotten.
 
     Args:
       label: what is going on.
@@ -46,7 +50,7 @@ class Progress:
         self._interval, self._clock = interval, clock
         self._stream = sys.stderr if stream is None else stream
         self._last_line = -float("inf")
-        self._first: tuple[int, float] | None = None
+        self._marks: deque[tuple[int, float]] = deque(maxlen=_LINES_REMEMBERED)
         self._bar = None
         if self._stream.isatty():
             from tqdm import tqdm
@@ -60,17 +64,18 @@ class Progress:
             self._bar.update(done - self._bar.n)
             return
         now = self._clock()
-        if self._first is None:
-            self._first = (done, now)
+        if not self._marks:
+            self._marks.append((done, now))  # the first step is spent compiling
         if done < self._total and now - self._last_line < self._interval:
             return
         self._last_line = now
         parts = [f"{self._label} {done}/{self._total}"] + ([text] if text else [])
-        if self._first is not None and done > self._first[0]:
-            # Counted from the first step, which is spent compiling.
-            per_step = (now - self._first[1]) / (done - self._first[0])
+        since, then = self._marks[0]
+        if done > since:
+            per_step = (now - then) / (done - since)
             parts += [f"{duration(per_step)} a step"]
             parts += [f"{duration(per_step * (self._total - done))} left"] if done < self._total else []
+            self._marks.append((done, now))
         print("  ".join(parts), file=self._stream, flush=True)
 
     def close(self) -> None:

@@ -124,6 +124,17 @@ def test_console_writes_plain_lines_with_the_time_left():
     ]
 
 
+def test_a_pause_is_forgotten():
+    stream, now = io.StringIO(), [0.0]
+    progress = Progress("distil", 100, interval=10, stream=stream, clock=lambda: now[0])
+    for step in range(1, 31):
+        now[0] += 3600.0 if step == 5 else 10.0
+        progress.update(step)
+    lines = stream.getvalue().splitlines()
+    assert "a step" in lines[4] and not lines[4].endswith("10 s a step  15 min 50 s left")
+    assert lines[-1] == "distil 30/100  10 s a step  11 min 40 s left"
+
+
 def test_a_terminal_gets_a_bar():
     class Terminal(io.StringIO):
         def isatty(self):

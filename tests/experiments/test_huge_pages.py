@@ -1,0 +1,27 @@
+import sys
+
+import pytest
+
+from tests.helpers import run_python
+
+PROGRAM = """
+import os, sys
+from experiments.huge_pages import use_huge_pages
+before = os.environ.get("GLIBC_TUNABLES", "")
+use_huge_pages()
+print(os.environ.get("GLIBC_TUNABLES"), before == os.environ.get("GLIBC_TUNABLES"))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="huge pages are asked for on Linux alone")
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.check=1", "glibc.malloc.check=1:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_a_program_starts_again_with_huge_pages_once(before, after):
+    # What is printed comes from the second start, which finds the setting in place.
+    assert run_python(PROGRAM, GLIBC_TUNABLES=before).split() == [after, "True"]
