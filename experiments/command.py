@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from absl import app, flags, logging
 
+from experiments.memory import return_memory_after_compiling
 from jaxdistill.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def run(main: Callable[[ExperimentConfig], int | None]) -> None:
                 raise UserError("--config is missing: give a file of experiments/configs")
             config = override(load_config(CONFIG.value), changes)
             initialize()
+            return_memory_after_compiling()
             return main(config) or 0
         except UserError as error:
             _refuse(str(error))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from experiments import command
-from experiments.huge_pages import use_huge_pages
+from experiments.memory import use_huge_pages
 from jaxdistill.core.errors import UserError
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments.huge_pages import use_huge_pages
+from experiments.memory import return_memory_after_compiling, use_huge_pages
 
 FLAGS = flags.FLAGS
 
@@ -131,6 +131,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}")
     if FLAGS.ours:
+        return_memory_after_compiling()
         print(json.dumps(ours(FLAGS.steps, FLAGS.adjoint, FLAGS.repeats, score=FLAGS.score)))
     else:
         table(FLAGS.repeats)
