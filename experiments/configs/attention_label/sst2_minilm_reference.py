@@ -2,9 +2,10 @@
 
 1 sample a class, 1 step, length 64, unrestricted labels, [CLS] attention labels, one scalar step size, 300 outer steps.
 
-Expect: 53.8 +- 1.1 with seed 0 (20 learners). The authors' code gave 74.4 +- 1.1 (20 inits) with the same model, data
-and number of steps; see docs/results.md.
-Cost: about 3 minutes of distillation on 2 CPU cores.
+Expect: 52.1, 73.0 and 71.6 with seeds 0, 1, 2 (20 learners each): 300 steps are just enough to leave the initial plateau,
+or not. The authors' code gave 74.4 +- 1.1 (20 inits, one seed) with the same model, data and number of steps; see
+docs/results.md.
+Cost: about 3 minutes of distillation a seed on 2 CPU cores.
 """
 
 from jaxdistill.methods.attention_label import reference
@@ -23,4 +24,5 @@ def get_config() -> ExperimentConfig:
             outer={"updates": 300, "selections": 1},
         ),
         evaluation=EvaluationConfig(students=20, baselines=(), full_epochs=0.0),
+        seeds=3,
     )
