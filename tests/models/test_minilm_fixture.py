@@ -55,6 +55,19 @@ def test_token_ids_and_word_embeddings_give_the_stored_outputs():
 
 
 @pytest.mark.needs_minilm
+def test_word_embeddings_are_token_ids_at_full_length():
+    config, params, _ = load_folder(minilm_folder())
+    params["classifier"] = {"kernel": KERNEL, "bias": np.zeros(2, np.float32)}
+    apply = jax.jit(lambda p, batch: Encoder(config, 2).apply({"params": p}, batch, attention="cls"))
+    ids = np.resize(np.concatenate(IDS), (1, config.max_length))
+    words = np.asarray(params["embeddings"]["word"]["table"])[ids]
+    of_ids, of_words = (apply(params, batch) for batch in (Batch(token_ids=ids), Batch(embeddings=words)))
+    assert of_ids.attentions.shape == (1, 6, 12, 1, 512)
+    np.testing.assert_allclose(of_words.logits, of_ids.logits, atol=1e-4)
+    np.testing.assert_allclose(np.exp(of_words.attentions), np.exp(of_ids.attentions), atol=1e-4)
+
+
+@pytest.mark.needs_minilm
 @pytest.mark.needs_torch
 def test_the_stored_outputs_are_those_of_torch():
     stored = json.loads(FIXTURE.read_text())
