@@ -64,7 +64,24 @@ def _missing(mark: pytest.Mark) -> str | None:
     return None
 
 
+# Files that take minutes, longest first: started last, one of them would keep one process busy and the others idle.
+_LONG = (
+    "parallel/test_outer_step.py",
+    "objectives/test_meta_model.py",
+    "experiments/test_commands.py",
+    "pipeline/test_run.py",
+    "pipeline/test_beats_random.py",
+    "methods/test_registry.py",
+)
+
+
+def _place(item: pytest.Item) -> int:
+    name = item.path.relative_to(ROOT / "tests").as_posix()
+    return _LONG.index(name) if name in _LONG else len(_LONG)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_place)  # stable
     for item in items:
         for mark in item.iter_markers():
             if reason := _missing(mark):
