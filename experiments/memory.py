@@ -34,7 +34,7 @@ def return_memory_after_compiling() -> None:
         return
     import jax
 
-    def listen(event: str, duration: float, **_: object) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
             trim(0)
 

@@ -2,8 +2,8 @@
 
 1 sample a class, 1 step, length 64, unrestricted labels, [CLS] attention labels, one scalar step size, 300 outer steps.
 
-Expect: 52.1, 73.0 and 71.6 with seeds 0, 1, 2 (20 learners each): 300 steps are just enough to leave the initial plateau,
-or not. The authors' code gave 74.4 +- 1.1 (20 inits, one seed) with the same model, data and number of steps; see
+Expect: 52.1, 73.0 and 71.6 with seeds 0, 1, 2 (20 learners each): 300 steps are just enough to leave the initial
+plateau, or not. The authors' code gave 74.4 +- 1.1 (20 inits, one seed) with the same model, data and steps; see
 docs/results.md.
 Cost: about 3 minutes of distillation a seed on 2 CPU cores.
 """
