@@ -32,6 +32,9 @@ from jaxdistill.parallel.mesh import replicated, shard_batch
 LrPer = Literal["set", "step", "layer"]
 # Outer steps from which less padding pays for the compilation of one more shape of real batches.
 LONG_RUN = 500
+# Inner steps from which it does not: real batches are a small part of the work then (3 % more of it with MiniLM and 16
+# inner steps), and another program takes a minute to compile and 200 MB to keep.
+LONG_LOOP = 8
 
 
 def check_lr_per(value: str) -> None:
@@ -164,7 +167,7 @@ def learn(
         row_length=problem.row_length,
         packed=outer.packed,
         rows_multiple_of=1 if mesh is None else mesh.shape["data"],
-        usual_shapes=2 if outer.updates >= LONG_RUN else 1,
+        usual_shapes=usual_shapes(outer.updates, spec.steps),
     )
     # Without a mesh host arrays still become device arrays: what comes out of a checkpoint is numpy.
     whole = None if mesh is None else replicated(mesh)
@@ -210,6 +213,13 @@ def learn(
         place=place,
     )
     return fitted._replace(flops=flops * outer.updates)
+
+
+def usual_shapes(updates: int, steps: int) -> int:
+    """How many usual shapes of real batches a run of `updates` outer steps with `steps` inner steps should have."""
+    if steps >= LONG_LOOP:
+        return 0
+    return 2 if updates >= LONG_RUN else 1
 
 
 def outer_step(learner: Learner, spec: InnerSpec, outer: Outer) -> Update:

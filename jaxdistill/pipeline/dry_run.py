@@ -10,7 +10,7 @@ from jaxdistill.core.outer import init_outer
 from jaxdistill.core.types import PyTree
 from jaxdistill.data.batching import TrainBatches
 from jaxdistill.evaluation.cost import compiled_cost, matmul_flops
-from jaxdistill.methods.meta_learning import outer_step
+from jaxdistill.methods.meta_learning import outer_step, usual_shapes
 from jaxdistill.methods.registry import method_named
 from jaxdistill.objectives.meta_model import MetaModelConstants
 from jaxdistill.pipeline.config import ExperimentConfig
@@ -33,7 +33,12 @@ def dry_run(config: ExperimentConfig) -> str:
     base = jax.eval_shape(problem.base)
     state = jax.eval_shape(lambda: init_outer(jax.tree.map(jnp.asarray, synthetic), outer.optimizer()))
     batches = TrainBatches(
-        problem.train, batch_size=outer.batch_size, seed=0, row_length=problem.row_length, packed=outer.packed
+        problem.train,
+        batch_size=outer.batch_size,
+        seed=0,
+        row_length=problem.row_length,
+        packed=outer.packed,
+        usual_shapes=usual_shapes(outer.updates, spec.steps),
     )
     update = outer_step(learner, spec, outer)
     arguments = (state, MetaModelConstants(base, support), batches(0), jax.random.key(0))

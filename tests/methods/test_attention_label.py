@@ -15,7 +15,7 @@ from jaxdistill.core.types import Synthetic
 from jaxdistill.data.batching import TrainBatches
 from jaxdistill.data.encoding import Encoded
 from jaxdistill.methods.attention_label import AttentionLabel, clean, initial_set, reference
-from jaxdistill.methods.meta_learning import Outer
+from jaxdistill.methods.meta_learning import Outer, usual_shapes
 from jaxdistill.objectives.labels import interleaved_classes, step_sizes
 
 
@@ -152,3 +152,8 @@ def test_a_learner_without_attention_is_refused(toy_problem):
     problem = dataclasses.replace(toy_problem, pretrained=toy_problem.pretrained._replace(learner=blind))
     with pytest.raises(UserError, match="need a learner with attention"):
         initial_set(AttentionLabel(length=8), problem, jax.random.key(0))
+
+
+def test_shapes_of_real_batches_follow_the_length_of_the_run_and_of_the_inner_loop():
+    assert [usual_shapes(updates, 1) for updates in (499, 500)] == [1, 2]
+    assert [usual_shapes(1000, steps) for steps in (7, 8)] == [2, 0]
