@@ -80,7 +80,7 @@ def ours(steps: int, adjoint: str, repeats: int, *, score: bool) -> dict[str, An
     figures["temp_bytes"] = max(compiled_cost(program)["temp_bytes"] or 0 for program in compiled.values())
     if score:
         examiner = Examiner(problem.pretrained.learner, spec)
-        split = split_batches(problem.test, row_length=64)
+        split = split_batches(problem.test, problem.pretrained.learner, row_length=64)
         distilled = (state.synthetic, support)
         keys = jax.random.split(key, 3)
         seconds = []

@@ -135,6 +135,35 @@ class Inner(NamedTuple):
     groups: PyTree = None
 
 
+def inner_gradient(loss: InnerLoss) -> Callable[[PyTree, PyTree, PyTree], PyTree]:
+    """∇_θ of an inner loss, differentiable in (θ, data) at the price of one more pass.
+
+    With v the cotangent of the gradient, the backward pass needs ∇_(θ,s) D_v L, where D_v is one forward-mode pass
+    along v: no transposed second-order graph, as in `unroll.mixed_step`.
+
+    Returns:
+      `gradient(params, data, constants)`, a tree like `params`.
+    """
+
+    @jax.custom_vjp
+    def gradient(params, data, constants):
+        return jax.grad(loss)(params, data, constants)
+
+    def forward(params, data, constants):
+        return gradient(params, data, constants), (params, data, constants)
+
+    def backward(residuals, v):
+        params, data, constants = residuals
+
+        def directional(p, s):
+            return jax.jvp(lambda q: loss(q, s, constants), (p,), (v,))[1]
+
+        return *jax.grad(directional, argnums=(0, 1))(params, data), None
+
+    gradient.defvjp(forward, backward)
+    return gradient
+
+
 def spread(lr: Float[Array, ""] | Float[Array, " g"], groups: PyTree, params: PyTree) -> PyTree:
     """Step size of every parameter: a tree like `params` with leaves that broadcast against it."""
     if lr.ndim == 0:

@@ -120,6 +120,7 @@ class Learner(NamedTuple):
 
     Attributes:
       init, refresh, apply: see the protocols.
+      randomize: like `refresh`, but redraws everything trainable, pretrained or not.
       groups: tree like `Variables.trainable` whose leaves are numpy int arrays naming the learning-rate group of the
         leaf: shape () for one group, or (k,) when the leaf stacks k layers along its first axis.
       group_names: names of the groups, bottom of the network first.
@@ -129,10 +130,13 @@ class Learner(NamedTuple):
         none.
       max_length: most positions a row may have.
       shape: static sizes: "width", "layers", "heads", "classes", "vocabulary".
+      packs: whether a row may hold several examples.
+      min_length: fewest positions a row may have.
     """
 
     init: InitFn
     refresh: RefreshFn
+    randomize: RefreshFn
     apply: ApplyFn
     groups: PyTree
     group_names: tuple[str, ...]
@@ -140,6 +144,8 @@ class Learner(NamedTuple):
     embed: Callable[[Variables, Batch], Array] | None
     max_length: int
     shape: dict[str, int]
+    packs: bool = True
+    min_length: int = 1
 
 
 @pytree

@@ -41,6 +41,7 @@ class TrainBatches:
         seed: int,
         row_length: int,
         packed: bool = True,
+        min_length: int = 1,
         indices: Int[np.ndarray, " m"] | None = None,
         rows_multiple_of: int = 1,
         usual_shapes: int = 2,
@@ -52,6 +53,7 @@ class TrainBatches:
           seed: not negative.
           row_length: positions of a packed row; without packing, most positions a row may get.
           packed: several examples in a row; without it one a row, padded to one of the planned lengths.
+          min_length: fewest positions of a row.
           indices: the examples to draw from (of one class, for instance); all by default.
           rows_multiple_of: rows of every batch are a multiple of it, so that they divide over devices.
           usual_shapes: shapes below the one that holds all sampled batches; fewer compile less and pad more.
@@ -63,6 +65,7 @@ class TrainBatches:
         self._encoded = encoded
         self._indices = np.arange(len(encoded)) if indices is None else np.asarray(indices, np.int64)
         self._batch_size, self._seed, self._row_length, self._packed = batch_size, seed, row_length, packed
+        self._min_length = min_length
         if batch_size < 1 or len(self._indices) < batch_size:
             raise UserError(f"batch size {batch_size} must be from 1 to {len(self._indices)}, the number of examples")
         if not packed and batch_size % rows_multiple_of:
@@ -111,7 +114,8 @@ class TrainBatches:
             return tuple((r, self._row_length) for r in sorted({min(r, bound) for r in planned} | {bound}))
         needed = _round_up(np.array([sample.max() for sample in sampled]), _LENGTH_MULTIPLE)
         columns = _least_padding(needed, _round_up(longest, _LENGTH_MULTIPLE), usual_shapes)
-        return tuple((self._batch_size, min(c, self._row_length)) for c in sorted(columns))
+        lengths = sorted({max(min(c, self._row_length), self._min_length) for c in columns})
+        return tuple((self._batch_size, length) for length in lengths)
 
 
 def _least_padding(needed: Int[np.ndarray, " m"], largest: int, count: int) -> tuple[int, ...]:
@@ -149,6 +153,7 @@ def eval_batches(
     row_length: int,
     rows: int,
     packed: bool = True,
+    min_length: int = 1,
     rows_multiple_of: int = 1,
     groups: Sequence[Int[np.ndarray, " _"]] | None = None,
 ) -> EvalBatches:
@@ -161,6 +166,7 @@ def eval_batches(
       row_length: positions of a row.
       rows: most rows of a batch; fewer are taken when that leaves less filler for the same number of batches.
       packed: several examples in a row; without it one a row, padded to the longest example of the split.
+      min_length: fewest positions of a row.
       rows_multiple_of: rows are a multiple of it, so that they divide over devices.
       groups: disjoint sets of examples that never share a batch; by default one group of all examples.
 
@@ -190,7 +196,7 @@ def eval_batches(
             for indices, part in zip(members, parts, strict=True)
         ]
     else:
-        row_length = min(row_length, _round_up(int(encoded.lengths.max()), _LENGTH_MULTIPLE))
+        row_length = max(min_length, min(row_length, _round_up(int(encoded.lengths.max()), _LENGTH_MULTIPLE)))
         batches = [pad(encoded, indices, length=row_length, examples=rows) for indices in members]
     tokens = sum(int(encoded.lengths[indices].sum()) for indices in members)
     return EvalBatches(batches, members, numbers, fill=tokens / (len(batches) * rows * row_length))

@@ -76,13 +76,15 @@ def encode(split: Split, tokenizer: tokenizers.Tokenizer, max_length: int) -> En
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
 
+    # Tokenizers without special tokens make nothing of an empty text: it becomes one unknown word.
+    unknown = [tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "") or 0]
     ids, types, lengths, truncated = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)], [np.zeros(1, np.int64)], 0
     for start in range(0, len(split), _CHUNK):
         fields = [tuple(field.strip() for field in text) for text in split.texts[start : start + _CHUNK]]
         chunk = tokenizer.encode_batch_fast(fields if pair else [text for (text,) in fields])
-        ids.append(np.concatenate([np.asarray(e.ids, np.int32) for e in chunk]))
-        types.append(np.concatenate([np.asarray(e.type_ids, np.int8) for e in chunk]))
-        lengths.append(np.asarray([len(e) for e in chunk], np.int64))
+        ids += [np.asarray(e.ids or unknown, np.int32) for e in chunk]
+        types += [np.asarray(e.type_ids or [0], np.int8) for e in chunk]
+        lengths.append(np.asarray([max(len(e), 1) for e in chunk], np.int64))
         truncated += sum(bool(e.overflowing) for e in chunk)
     return Encoded(
         ids=np.concatenate(ids),

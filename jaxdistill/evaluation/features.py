@@ -36,7 +36,14 @@ def mean_features(
     """
     if learner.embed is None:
         raise UserError("this learner has no sentence vectors to choose texts by: accepted without is random")
-    batches = eval_batches(encoded, row_length=row_length, rows=ROWS, groups=[members])
+    batches = eval_batches(
+        encoded,
+        row_length=row_length,
+        rows=ROWS,
+        packed=learner.packs,
+        min_length=learner.min_length,
+        groups=[members],
+    )
     embed = jax.jit(learner.embed)
     result = np.zeros((len(encoded), learner.shape["width"]), np.float32)
     for batch, indices in zip(batches.batches, batches.indices, strict=True):

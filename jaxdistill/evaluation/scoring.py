@@ -17,6 +17,8 @@ from jaxdistill.data.encoding import Encoded
 from jaxdistill.evaluation.metrics import confusion
 
 ROWS = 16
+# Learners that do not pack are small networks: fewer, larger batches.
+UNPACKED_ROWS = 256
 
 
 @pytree
@@ -55,21 +57,30 @@ def score_batch(learner: Learner, variables: Variables, batch: Batch) -> Score:
 
 def split_batches(
     encoded: Encoded,
+    learner: Learner,
     *,
     row_length: int,
     groups: Sequence[Int[np.ndarray, " _"]] | None = None,
     rows_multiple_of: int = 1,
 ) -> EvalBatches:
-    """A split in packed batches of one shape.
+    """A split in batches of one shape, packed when the learner allows.
 
     Args:
       encoded: the split.
+      learner: who reads it.
       row_length: positions of a row.
       groups: rows that go together, one group a student, when students share the split.
       rows_multiple_of: see `data.batching.eval_batches`.
     """
-    rows = max(ROWS, rows_multiple_of)
-    return eval_batches(encoded, row_length=row_length, rows=rows, groups=groups, rows_multiple_of=rows_multiple_of)
+    return eval_batches(
+        encoded,
+        row_length=row_length,
+        rows=max(ROWS if learner.packs else UNPACKED_ROWS, rows_multiple_of),
+        packed=learner.packs,
+        min_length=learner.min_length,
+        groups=groups,
+        rows_multiple_of=rows_multiple_of,
+    )
 
 
 class Scorer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -62,6 +63,7 @@ class Run:
       protocol: how checkpoints are chosen.
       stop: asked after every outer step; True ends the run after a last checkpoint (`Stopped` is raised).
       say: prints one line for the user.
+      folder: of the run, for what else it keeps (experts); `None` keeps nothing.
     """
 
     make_writer: Callable[[int], MetricWriter] | None = None
@@ -71,6 +73,7 @@ class Run:
     protocol: protocols.Protocol = protocols.CLEAN
     stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = print
+    folder: Path | None = None
 
 
 class Stopped(Exception):
@@ -106,6 +109,8 @@ class Method(NamedTuple):
       inner_spec: `inner_spec(config, classes)` says how a learner trains on the result by its learned schedule; it
         returns `None` when nothing but texts and labels was chosen, and a fixed recipe trains on them.
       makes_texts: whether its sets hold texts, on which a fixed recipe can train.
+      match: `match(config, problem, spec)` is what its outer loop descends, a `methods.meta_learning.Match`; `None`
+        for meta-model matching.
     """
 
     config: type
@@ -113,6 +118,7 @@ class Method(NamedTuple):
     initial: Callable[[Any, Problem, Key], tuple[Synthetic, Batch]]
     inner_spec: Callable[[Any, int], InnerSpec | None]
     makes_texts: bool = False
+    match: Callable[..., Any] | None = None
 
 
 def manifest(method: str, config: Any, problem: Problem, key: Key, cost: dict[str, Any]) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def inner_spec(config: Coreset, classes: int) -> InnerSpec | None:
 def text_support(problem: Problem, texts: Split, spec: InnerSpec) -> Batch:
     """Token ids of texts, padded, as the `support` of an inner problem; with labels when these are not learned."""
     encoded = encode(texts, problem.pretrained.tokenizer, int(problem.train.lengths.max()))
-    length = -(-int(encoded.lengths.max()) // 8) * 8
+    length = max(-(-int(encoded.lengths.max()) // 8) * 8, problem.pretrained.learner.min_length)
     batch = pad(encoded, np.arange(len(encoded)), length=length)
     hard = np.eye(spec.classes, dtype=np.float32)[texts.labels] if spec.label_kind == "hard" else None
     return Batch(token_ids=batch.token_ids, mask=batch.mask, token_types=batch.token_types, labels=hard)

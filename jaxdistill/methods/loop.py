@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.outer import OuterState, Update
-from jaxdistill.core.types import Batch, Key, PyTree, Synthetic, pytree
+from jaxdistill.core.types import Key, PyTree, Synthetic, pytree
 from jaxdistill.methods.base import Run, Stopped
 
 BAD_STEPS = 20
@@ -69,7 +69,7 @@ def fit(
     update: Update,
     state: OuterState,
     constants: PyTree,
-    batches: Callable[[int], Batch],
+    batches: Callable[[int], PyTree],
     *,
     updates: int,
     select: Callable[[Synthetic], tuple[float, dict[str, float]]],
@@ -84,7 +84,7 @@ def fit(
       update: jitted `core.outer` update; its first argument is donated.
       state: before the first step.
       constants: what the objective only reads.
-      batches: the real batch of step k.
+      batches: the real batch of step k, or what the objective reads in its place.
       updates: outer steps in all.
       select: selection score of a distilled set, higher is better, and what to log of it; deterministic.
       select_at: numbers of steps done at which to select; 0 is before the first, the last should be `updates`.

@@ -1,21 +1,23 @@
-"""Learning a `Synthetic` by the meta-gradient: settings, optimiser, selection; shared by all methods that do so."""
+"""Learning a `Synthetic` by an outer loop: settings, optimiser, selection; shared by all methods that do so."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array
 
 from jaxdistill.core import adjoints
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.outer import Update, init_outer, linear_schedule, make_update
 from jaxdistill.core.random import numpy_seed
-from jaxdistill.core.types import Batch, Key, Learner, Synthetic
+from jaxdistill.core.types import Batch, Key, Learner, Objective, PyTree, Synthetic
 from jaxdistill.data.batching import TrainBatches
 from jaxdistill.evaluation.cost import CostRecord, matmul_flops, peak_memory_bytes
 from jaxdistill.evaluation.metrics import metric_named, percent
@@ -55,6 +57,8 @@ class Outer:
       warmup: share of the updates spent warming up; linear decay to 0 follows.
       first_update_is_zero: warm-up from factor 0 rather than 1/W.
       clip: largest global norm of the meta-gradient over all learned parts together.
+      clip_average: when above 0, `clip` is instead a factor on the moving average of that norm, and this is the decay
+        of the average (RaT-BPTT, Feng et al. 2023).
       decay_labels, decay_step_sizes: decoupled weight decay.
       inits: fresh learners averaged in each outer step.
       adjoint: how the inner loop is differentiated: mixed, nested(k), truncated(w), ... (`core.adjoints`).
@@ -72,6 +76,7 @@ class Outer:
     warmup: float = 0.1
     first_update_is_zero: bool = False
     clip: float = 1.0
+    clip_average: float = 0.0
     decay_labels: float = 0.0
     decay_step_sizes: float = 0.0
     inits: int = 1
@@ -90,8 +95,9 @@ class Outer:
         for field in ("input_lr", "label_lr", "attention_lr", "step_size_lr", "decay_labels", "decay_step_sizes"):
             if not 0.0 <= (value := getattr(self, field)) < float("inf"):
                 raise UserError(f"outer.{field} is {value}: accepted is a number from 0")
-        if not 0.0 <= self.warmup < 1.0:
-            raise UserError(f"outer.warmup is {self.warmup}: accepted is a share in [0, 1)")
+        for field in ("warmup", "clip_average"):
+            if not 0.0 <= (value := getattr(self, field)) < 1.0:
+                raise UserError(f"outer.{field} is {value}: accepted is a share in [0, 1)")
 
     @property
     def select_at(self) -> tuple[int, ...]:
@@ -116,13 +122,38 @@ class Outer:
             return jax.tree.map(jnp.add, updates, decayed)
 
         schedule = linear_schedule(self.lr, self.updates, self.warmup, first_is_zero=self.first_update_is_zero)
+        average = self.clip_average
         return optax.chain(
-            optax.clip_by_global_norm(self.clip),
+            clip_by_average_norm(self.clip, average) if average else optax.clip_by_global_norm(self.clip),
             optax.scale_by_adam(),
             optax.stateless(decay),
             optax.stateless(scale),
             optax.scale_by_learning_rate(schedule),
         )
+
+
+class AverageNorm(NamedTuple):
+    """State of `clip_by_average_norm`: a moving average, and how many norms it is made of."""
+
+    average: Array
+    count: Array
+
+
+def clip_by_average_norm(factor: float, decay: float) -> optax.GradientTransformation:
+    """Clip the global norm at `factor` times the moving average of the (clipped) norms before; the first passes."""
+
+    def init(params):
+        return AverageNorm(jnp.zeros(()), jnp.zeros(()))
+
+    def update(updates, state, params=None):
+        norm = optax.tree.norm(updates)
+        bound = factor * state.average / jnp.maximum(1.0 - decay**state.count, 1e-6)
+        kept = jnp.where(state.count > 0, jnp.minimum(norm, bound), norm)
+        scale = kept / jnp.maximum(norm, jnp.finfo(norm.dtype).tiny)
+        average = decay * state.average + (1.0 - decay) * kept
+        return jax.tree.map(lambda u: u * scale, updates), AverageNorm(average, state.count + 1.0)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _map_fields(function, synthetic: Synthetic, settings: Synthetic) -> Synthetic:
@@ -143,10 +174,40 @@ def initial_step_sizes(lr: float, lr_per: LrPer, steps: int, learner: Learner) -
     return raw_step_sizes(lr, shape)
 
 
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """What an outer loop descends.
+
+    Attributes:
+      objective: see `core.types.Objective`.
+      state: of the objective, before the first outer step.
+      constants: makes the objective's constants of those of `meta_model`.
+      batch: makes what stands for a real batch at an outer step of its number and of the function that gives it.
+    """
+
+    objective: Objective
+    state: PyTree = ()
+    constants: Callable[[MetaModelConstants], PyTree] = lambda constants: constants
+    batch: Callable[[int, Callable[[], Batch]], PyTree] = lambda step, real: real()
+
+
+def meta_model_match(learner: Learner, spec: InnerSpec, outer: Outer) -> Match:
+    """Meta-model matching by the adjoint of the settings."""
+    return Match(meta_model(learner, spec, adjoints.parse(outer.adjoint)))
+
+
 def learn(
-    problem: Problem, synthetic: Synthetic, support: Batch, spec: InnerSpec, outer: Outer, *, key: Key, run: Run
+    problem: Problem,
+    synthetic: Synthetic,
+    support: Batch,
+    spec: InnerSpec,
+    outer: Outer,
+    *,
+    match: Match | None = None,
+    key: Key,
+    run: Run,
 ) -> Fitted:
-    """Descend the meta-model objective from `synthetic` and keep the set that does best on dev.
+    """Descend an objective from `synthetic` and keep the set that does best on dev.
 
     Args:
       problem: data and learner.
@@ -154,10 +215,12 @@ def learn(
       support: texts and constant labels of the set, see `objectives.inner_problem.make_schedule`.
       spec: the inner problem.
       outer: settings.
+      match: what is descended; `meta_model_match` by default.
       key: randomness of learners (outer steps and selection).
       run: side effects.
     """
     learner = problem.pretrained.learner
+    match = match or meta_model_match(learner, spec, outer)
     step_key, select_key, order_key = jax.random.split(key, 3)
     mesh = run.mesh
     batches = TrainBatches(
@@ -165,7 +228,8 @@ def learn(
         batch_size=outer.batch_size,
         seed=numpy_seed(order_key),
         row_length=problem.row_length,
-        packed=outer.packed,
+        packed=outer.packed and learner.packs,
+        min_length=learner.min_length,
         rows_multiple_of=1 if mesh is None else mesh.shape["data"],
         usual_shapes=usual_shapes(outer.updates, spec.steps),
     )
@@ -174,16 +238,19 @@ def learn(
     place = functools.partial(jax.tree.map, jnp.asarray if whole is None else lambda x: jax.device_put(x, whole))
     put_batch = (lambda batch: batch) if mesh is None else functools.partial(shard_batch, mesh)
     constants = place(MetaModelConstants(problem.base(), support))
-    optimizer = outer.optimizer()
-    step = jax.jit(outer_step(learner, spec, outer), donate_argnums=0, out_shardings=whole)
-    state = place(init_outer(jax.tree.map(jnp.asarray, synthetic), optimizer))
+    read = match.constants(constants)
+    step = jax.jit(outer_step(match, outer), donate_argnums=0, out_shardings=whole)
+    state = place(init_outer(jax.tree.map(jnp.asarray, synthetic), outer.optimizer(), match.state))
 
-    flops = matmul_flops(step, state, constants, batches(0), step_key)
+    def batch(number: int) -> PyTree:
+        return match.batch(number, lambda: put_batch(batches(number)))
+
+    flops = matmul_flops(step, state, read, batch(0), step_key)
 
     protocol = run.protocol
     encoded = problem.dev if protocol.select_on == "dev" else problem.test
     parts = [np.arange(len(encoded))[part] for part in protocol.selection_slices(len(encoded))]
-    split = split_batches(encoded, row_length=problem.row_length, groups=parts)
+    split = split_batches(encoded, learner, row_length=problem.row_length, groups=parts)
     examiner = Examiner(learner, spec, mesh=mesh)
     keys = jax.random.split(select_key, len(parts))
     metric = metric_named(problem.data.task.metric)
@@ -203,8 +270,8 @@ def learn(
     fitted = fit(
         step,
         state,
-        constants,
-        lambda number: put_batch(batches(number)),
+        read,
+        batch,
         updates=outer.updates,
         select=select,
         select_at=before + outer.select_at,
@@ -222,10 +289,9 @@ def usual_shapes(updates: int, steps: int) -> int:
     return 2 if updates >= LONG_RUN else 1
 
 
-def outer_step(learner: Learner, spec: InnerSpec, outer: Outer) -> Update:
-    """The outer update that `learn` runs: meta-model objective, adjoint and optimiser of the settings."""
-    objective = meta_model(learner, spec, adjoints.parse(outer.adjoint))
-    return make_update(objective, outer.optimizer(), inits=outer.inits)
+def outer_step(match: Match, outer: Outer) -> Update:
+    """The outer update that `learn` runs: objective, and optimiser of the settings."""
+    return make_update(match.objective, outer.optimizer(), inits=outer.inits)
 
 
 def finish(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import difflib
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.methods import attention_label, coreset
+from jaxdistill.methods import attention_label, coreset, matching
 from jaxdistill.methods.base import Method
 
-METHODS: dict[str, Method] = {"attention_label": attention_label.METHOD, **coreset.METHODS}
+METHODS: dict[str, Method] = {
+    "attention_label": attention_label.METHOD,
+    **matching.METHODS,
+    **coreset.METHODS,
+}
 
 
 def method_named(name: str) -> Method:

@@ -93,6 +93,10 @@ def encoder_learner(
             head[name] = {"kernel": kernel, "bias": jnp.zeros(sizes[name], wide(dtype))}
         return Variables(variables.trainable | head, variables.frozen)
 
+    def randomize(variables: Variables, key: Key) -> Variables:
+        whole = init_params(encoder, key)
+        return Variables(tree.partition(whole, is_trainable)[0], variables.frozen)
+
     def apply(
         variables: Variables,
         batch: Batch,
@@ -117,6 +121,7 @@ def encoder_learner(
     return Learner(
         init=init,
         refresh=refresh,
+        randomize=randomize,
         apply=apply,
         groups=groups,
         group_names=group_names,

@@ -1,4 +1,4 @@
-"""One loader for every encoder: MiniLM, a local folder, a hub id, or the built-in tiny one."""
+"""One loader for every model: MiniLM, a local folder, a hub id, the built-in tiny encoder, or a small network."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
+import numpy as np
+
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Learner
+from jaxdistill.models.classic_learner import classic_learner
 from jaxdistill.models.config import EncoderConfig
 from jaxdistill.models.hub import download
 from jaxdistill.models.huggingface import load_folder
@@ -16,6 +20,7 @@ from jaxdistill.models.learner import encoder_learner
 from jaxdistill.models.minilm import minilm_folder
 from jaxdistill.models.tiny import tiny_config, tiny_tokenizer
 from jaxdistill.models.tokenizer import load_tokenizer
+from jaxdistill.models.words import find_vectors, load_glove
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,15 +32,15 @@ class Pretrained(NamedTuple):
     Attributes:
       learner: see `encoder_learner`.
       tokenizer: without truncation or padding.
-      config: of the encoder.
-      source: what was asked for: "minilm", "tiny", a folder or a hub id.
-      folder: where the checkpoint lies on disk; `None` for "tiny".
+      config: of the encoder; `None` for a small network.
+      source: what was asked for: "minilm", "tiny", a folder or a hub id; "text_cnn over minilm" for a small network.
+      folder: where the checkpoint lies on disk; `None` for "tiny" and small networks.
       notes: what loading ignored or had to draw, one sentence each.
     """
 
     learner: Learner
     tokenizer: Tokenizer
-    config: EncoderConfig
+    config: EncoderConfig | None
     source: str
     folder: Path | None
     notes: tuple[str, ...]
@@ -70,6 +75,44 @@ def load_encoder(name: str | os.PathLike[str], *, num_classes: int, **options: A
         notes += (f"{folder.name}: its classifier is not used, learners start from a fresh one",)
     learner = encoder_learner(config, checkpoint.params, num_classes=num_classes, **options)
     return Pretrained(learner, tokenizer, config, source, folder, notes)
+
+
+def load_classic(
+    network: str,
+    vectors: str,
+    *,
+    num_classes: int,
+    length: int,
+    rows: int = 0,
+    split: str = "words",
+    vector_std: float = 0.0,
+    **options: Any,
+) -> Pretrained:
+    """A small network over frozen word vectors, with the tokenizer of these.
+
+    Args:
+      network: a name in `models.classic_learner.NETWORKS`.
+      vectors: a GloVe file (see `models.words.find_vectors`), or an encoder whose word table serves ("minilm", ...),
+        with its word pieces.
+      num_classes, length, **options: of `classic_learner`.
+      rows, split: of `models.words.load_glove`.
+      vector_std: scale the vectors so that their numbers have this root mean square; 0 leaves them.
+
+    Raises:
+      UserError: neither a file nor an encoder, or see `classic_learner`, `load_glove`.
+    """
+    if (path := find_vectors(vectors)) is not None:
+        table, tokenizer, _ = load_glove(path, rows=rows, split=split)
+    else:
+        encoder = load_encoder(vectors, num_classes=num_classes)
+        word_table, tokenizer = encoder.learner.word_table, encoder.tokenizer
+        assert word_table is not None, "encoders have one"
+        table = np.array(word_table(encoder.learner.init(jax.random.key(0))), np.float32)
+        table[0] = 0.0  # padding
+    if vector_std:
+        table = table * (vector_std / np.sqrt(np.mean(np.square(table, dtype=np.float64)))).astype(np.float32)
+    learner = classic_learner(network, table, num_classes=num_classes, length=length, **options)
+    return Pretrained(learner, tokenizer, None, f"{network} over {vectors}", None, ())
 
 
 def find_folder(source: str) -> Path:

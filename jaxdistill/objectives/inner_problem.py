@@ -99,14 +99,20 @@ class InnerSpec:
         return samples.reshape(epochs * minibatches, self.batch_per_class * c)[: self.steps]
 
 
+def with_inputs(texts: Batch, data: dict[str, Array]) -> Batch:
+    """What a learner reads of a minibatch: learned inputs where there are any, else the texts as they are."""
+    return dataclasses.replace(texts, embeddings=data["inputs"]) if "inputs" in data else texts
+
+
 def make_inner(learner: Learner, spec: InnerSpec) -> Inner:
     """Inner problem of `spec`; its `data` is a dict with the learned parts of a minibatch, its `constants` are
     (token ids and masks of a text-level set as a `Batch`, frozen parameters)."""
 
     def loss(params: PyTree, data: dict[str, Array], constants: tuple[Batch, PyTree]) -> Float[Array, ""]:
         texts, frozen = constants
-        batch = dataclasses.replace(texts, embeddings=data.get("inputs"))
-        outputs = learner.apply(Variables(params, frozen), batch, train=True, attention=spec.attention)
+        outputs = learner.apply(
+            Variables(params, frozen), with_inputs(texts, data), train=True, attention=spec.attention
+        )
         value = cross_entropy(outputs.logits, data["labels"])
         if spec.attention != "none":
             eps = spec.attention_log_eps

@@ -10,6 +10,7 @@ from jaxdistill.coresets.selection import CORESETS
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.evaluation.recipes import DILM, Recipe
 from jaxdistill.methods.registry import method_named
+from jaxdistill.models.classic_learner import NETWORKS, ClassicOptions
 from jaxdistill.pipeline.checks import at_least, check_types
 
 LARGEST_SEED = 2**31 - 1
@@ -42,14 +43,38 @@ class TaskConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class WordsConfig:
+    """Word vectors of a small network.
+
+    Attributes:
+      vectors: a GloVe file, its name under `$JAXDISTILL_WEIGHTS`, or an encoder whose word table serves ("minilm").
+      rows: read the first so many words of a file only; 0 for all.
+      split: "words" cuts off punctuation and contractions; "whitespace" cuts at white space alone. Of a file.
+      std: scale the vectors so that their numbers have this root mean square; 0 leaves them.
+    """
+
+    vectors: str = "minilm"
+    rows: int = 0
+    split: Literal["words", "whitespace"] = "words"
+    std: float = 0.0
+
+    def __post_init__(self):
+        check_types(self, "learner.words")
+        at_least(self, "learner.words", {"rows": 0, "std": 0})
+
+
+@dataclasses.dataclass(frozen=True)
 class LearnerConfig:
     """Which model learns.
 
     Attributes:
-      name: "minilm", "tiny", a Hugging Face folder, or a hub id.
-      trainable: "all", "head" or "last_k:2".
-      dtype: float32 or bfloat16, of matrix products.
-      scan_layers, remat_layers: smaller programs, less memory; see `models.encoder.Encoder`.
+      name: an encoder ("minilm", "tiny", a Hugging Face folder, or a hub id), or a small network over frozen word
+        vectors (text_cnn, bi_rnn, bi_lstm, conv_lstm, mlp).
+      trainable: "all", "head" or, for encoders, "last_k:2".
+      dtype: float32 or, for encoders, bfloat16, of matrix products.
+      scan_layers, remat_layers: of encoders: smaller programs, less memory; see `models.encoder.Encoder`.
+      words: of small networks: which vectors, see `WordsConfig`.
+      network: of small networks: see `models.classic_learner.ClassicOptions`.
     """
 
     name: str = "minilm"
@@ -57,9 +82,14 @@ class LearnerConfig:
     dtype: str = "float32"
     scan_layers: bool = False
     remat_layers: bool = False
+    words: WordsConfig = WordsConfig()
+    network: ClassicOptions = ClassicOptions()
 
     def __post_init__(self):
         check_types(self, "learner")
+        check_types(self.network, "learner.network")
+        if self.name in NETWORKS and (self.scan_layers or self.remat_layers):
+            raise UserError(f"learner.scan_layers and remat_layers are for encoders, not for {self.name}")
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"learner.dtype is {self.dtype!r}: accepted are float32 and bfloat16")
 

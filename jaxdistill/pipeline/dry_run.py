@@ -10,7 +10,7 @@ from jaxdistill.core.outer import init_outer
 from jaxdistill.core.types import PyTree
 from jaxdistill.data.batching import TrainBatches
 from jaxdistill.evaluation.cost import compiled_cost, matmul_flops
-from jaxdistill.methods.meta_learning import outer_step, usual_shapes
+from jaxdistill.methods.meta_learning import meta_model_match, outer_step, usual_shapes
 from jaxdistill.methods.registry import method_named
 from jaxdistill.objectives.meta_model import MetaModelConstants
 from jaxdistill.pipeline.config import ExperimentConfig
@@ -30,18 +30,21 @@ def dry_run(config: ExperimentConfig) -> str:
     spec = method.inner_spec(settings, problem.classes)
     assert spec is not None, "a method that learns has an inner problem"
     learner, outer = problem.pretrained.learner, settings.outer
+    match = method.match(settings, problem, spec) if method.match else meta_model_match(learner, spec, outer)
     base = jax.eval_shape(problem.base)
-    state = jax.eval_shape(lambda: init_outer(jax.tree.map(jnp.asarray, synthetic), outer.optimizer()))
+    state = jax.eval_shape(lambda: init_outer(jax.tree.map(jnp.asarray, synthetic), outer.optimizer(), match.state))
     batches = TrainBatches(
         problem.train,
         batch_size=outer.batch_size,
         seed=0,
         row_length=problem.row_length,
-        packed=outer.packed,
+        packed=outer.packed and learner.packs,
+        min_length=learner.min_length,
         usual_shapes=usual_shapes(outer.updates, spec.steps),
     )
-    update = outer_step(learner, spec, outer)
-    arguments = (state, MetaModelConstants(base, support), batches(0), jax.random.key(0))
+    update = outer_step(match, outer)
+    constants = match.constants(MetaModelConstants(base, support))
+    arguments = (state, constants, match.batch(0, lambda: batches(0)), jax.random.key(0))
     flops = matmul_flops(update, *arguments)
     cost = compiled_cost(jax.jit(update, donate_argnums=0).lower(*arguments).compile())
     tokens = batches(0).token_ids.shape

@@ -56,8 +56,8 @@ class Evaluator:
         stop: Callable[[], bool] = lambda: False,
     ):
         self._problem, self._config, self._key, self._mesh, self._stop = problem, learner, key, mesh, stop
-        self._split = split_batches(problem.test, row_length=problem.row_length)
-        self._longest = int(problem.train.lengths.max())
+        self._split = split_batches(problem.test, problem.pretrained.learner, row_length=problem.row_length)
+        self._longest = max(int(problem.train.lengths.max()), problem.pretrained.learner.min_length)
         # Learners that differ in dropout share no compiled update, but score alike: one scorer of one of them.
         self._learners: dict[bool, Learner] = {}
         self._tuners: dict[Recipe, FineTuner] = {}
@@ -151,6 +151,8 @@ class Evaluator:
             batch_size=min(recipe.batch_size, len(encoded)),
             seed=numpy_seed(order_key),
             row_length=self._problem.row_length,
+            packed=learner.packs,
+            min_length=learner.min_length,
         )
 
         def padded_batches(step: int) -> Batch:
@@ -178,7 +180,13 @@ class Evaluator:
     def _fine_tuning_learner(self, dropout: bool) -> Learner:
         if dropout not in self._learners:
             rate = None if dropout else 0.0
-            pretrained = load_learner(self._config, self._problem.classes, dropout=rate, train_words=True)
+            pretrained = load_learner(
+                self._config,
+                self._problem.classes,
+                self._problem.pretrained.learner.max_length,
+                dropout=rate,
+                train_words=True,
+            )
             self._learners[dropout] = pretrained.learner
         return self._learners[dropout]
 

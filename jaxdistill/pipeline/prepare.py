@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 from jax.sharding import Mesh
 
@@ -11,7 +9,8 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.data.encoding import encode
 from jaxdistill.data.sources import TaskData, load_task
 from jaxdistill.methods.base import Problem
-from jaxdistill.models.pretrained import Pretrained, load_encoder
+from jaxdistill.models.classic_learner import NETWORKS
+from jaxdistill.models.pretrained import Pretrained, load_classic, load_encoder
 from jaxdistill.parallel.mesh import make_mesh
 from jaxdistill.pipeline.config import LearnerConfig, TaskConfig
 
@@ -28,18 +27,32 @@ def load_data(config: TaskConfig) -> TaskData:
 
 
 def load_learner(
-    config: LearnerConfig, classes: int, *, dropout: float | None = 0.0, train_words: bool = False
+    config: LearnerConfig, classes: int, length: int, *, dropout: float | None = 0.0, train_words: bool = False
 ) -> Pretrained:
     """The learner.
 
     Args:
       config: see `LearnerConfig`.
       classes: number of classes.
+      length: tokens of a text at most; an encoder has its own bound.
       dropout: `None` keeps the model's own rates.
-      train_words: whether "all" parameters means the word table too.
+      train_words: whether "all" parameters of an encoder means the word table too.
     """
-    options = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "name"}
-    return load_encoder(config.name, num_classes=classes, dropout=dropout, train_words=train_words, **options)
+    common = {"num_classes": classes, "dropout": dropout, "trainable": config.trainable, "dtype": config.dtype}
+    if config.name in NETWORKS:
+        words = config.words
+        return load_classic(
+            config.name,
+            words.vectors,
+            length=length,
+            rows=words.rows,
+            split=words.split,
+            vector_std=words.std,
+            options=config.network,
+            **common,
+        )
+    layers = {"scan_layers": config.scan_layers, "remat_layers": config.remat_layers}
+    return load_encoder(config.name, train_words=train_words, **common, **layers)
 
 
 def mesh_for(devices: int) -> Mesh | None:
@@ -60,9 +73,9 @@ def prepare(task: TaskConfig, learner: LearnerConfig) -> Problem:
       UserError: see `data.sources.load_task`, `models.pretrained.load_encoder`, `data.encoding.encode`.
     """
     data = load_data(task)
-    pretrained = load_learner(learner, len(data.task.label_names))
-    longest = pretrained.learner.max_length
     asked = task.max_length or data.task.max_length
+    pretrained = load_learner(learner, len(data.task.label_names), asked)
+    longest = pretrained.learner.max_length
     max_length = min(asked, longest)
     row_length = task.row_length or max_length
     if not max_length <= row_length:

@@ -141,6 +141,7 @@ def distil(
         protocol=protocol_named(config.evaluation.protocol),
         stop=stop,
         say=say,
+        folder=part.path,
     )
     method = method_named(config.method)
     distilled = method.distill(config.settings, problem, key=named_key(config.seed + number, "distill"), run=run)

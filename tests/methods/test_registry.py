@@ -14,10 +14,12 @@ from jaxdistill.evaluation.scoring import split_batches
 from jaxdistill.evaluation.students import Examiner
 from jaxdistill.io.distilled import load_distilled, save_distilled
 from jaxdistill.io.plain import plain
-from jaxdistill.methods import coreset
+from jaxdistill.methods import coreset, matching
 from jaxdistill.methods.base import Run
+from jaxdistill.methods.experts import Experts
 from jaxdistill.methods.meta_learning import Outer
 from jaxdistill.methods.registry import METHODS, method_named
+from jaxdistill.objectives.gradient import GradientMatching
 from jaxdistill.pipeline.training import learned_arrays, spec_of
 
 OUTER = Outer(updates=2, batch_size=8, selections=1)
@@ -36,6 +38,16 @@ CASES["attention_label/adam"] = {
     "outer": OUTER,
 }
 CASES["attention_label"] = {"length": 12, "outer": OUTER}
+CASES |= {name: {"length": 12, "outer": OUTER} for name in matching.METHODS}
+CASES["trajectory_matching"] |= {"steps": 2, "experts": Experts(count=2, epoch_steps=2, span=1, latest_start=1)}
+CASES["gradient_matching/summed"] = {
+    "length": 12,
+    "label_kind": "soft",
+    "distribution": 0.5,
+    "gradients": GradientMatching(parameters="head", advance="real"),
+    "learn_step_sizes": False,
+    "outer": OUTER,
+}
 
 
 def make(name, problem, seed=0):
@@ -69,7 +81,7 @@ def test_shapes_and_manifest(made, name):
     assert distilled.label_names == ("negative", "positive")
     assert distilled.manifest["method"] == name.partition("/")[0]
     assert distilled.manifest["config"] == config
-    assert distilled.level == ("embedding" if name.startswith("attention_label") else "text")
+    assert distilled.level == ("text" if name.partition("/")[0] in coreset.METHODS else "embedding")
     learned = distilled.synthetic is not None
     assert learned == (distilled.level == "embedding" or name.endswith(("/learned", "/hard")))
     if name.endswith("/learned"):
@@ -115,7 +127,7 @@ def test_saved_set_trains_the_same_students(made, toy_problem, name, tmp_path):
     assert spec_of(loaded) == spec
     assert loaded.manifest["config"] == plain(config)
     learner = toy_problem.pretrained.learner
-    split = split_batches(toy_problem.dev, row_length=32)
+    split = split_batches(toy_problem.dev, toy_problem.pretrained.learner, row_length=32)
     examiner = Examiner(learner, spec)
     keys = jax.random.split(jax.random.key(5), 2)
 
@@ -133,7 +145,7 @@ def test_vmapped_students_equal_looped_ones(made, toy_problem):
     learner, base = toy_problem.pretrained.learner, toy_problem.base()
     arrays = jax.tree.map(jnp.asarray, learned_arrays(distilled, spec, toy_problem))
     groups = [np.arange(i, 90, 3) for i in range(3)]
-    split = split_batches(toy_problem.dev, row_length=32, groups=groups)
+    split = split_batches(toy_problem.dev, toy_problem.pretrained.learner, row_length=32, groups=groups)
     keys = jax.random.split(jax.random.key(6), 3)
     for shared in (False, True):
         one = list(Examiner(learner, spec, axis="map").scores(base, arrays, keys, split, shared=shared))

@@ -66,15 +66,15 @@ def trainings(monkeypatch):
 
 
 def test_the_word_table_is_trained_where_it_is_asked():
-    frozen = load_learner(TINY, 2).learner
-    free = load_learner(TINY, 2, train_words=True).learner
+    frozen = load_learner(TINY, 2, 64).learner
+    free = load_learner(TINY, 2, 64, train_words=True).learner
     a, b = (learner.init(jax.random.key(0)) for learner in (frozen, free))
     assert set(a.frozen) == {"embeddings"} and b.frozen == {}
     jax.tree.map(np.testing.assert_array_equal, tree.merge(a.trainable, a.frozen), tree.merge(b.trainable, b.frozen))
     np.testing.assert_array_equal(frozen.word_table(a), free.word_table(b))
     assert free.group_names == frozen.group_names == ("embeddings", "layer_0", "layer_1", "pooler", "classifier")
     assert int(free.groups["embeddings"]["word"]["table"]) == 0
-    head = load_learner(dataclasses.replace(TINY, trainable="head"), 2, train_words=True).learner
+    head = load_learner(dataclasses.replace(TINY, trainable="head"), 2, 64, train_words=True).learner
     assert set(head.init(jax.random.key(0)).trainable) == {"pooler", "classifier"}
 
 

@@ -1,0 +1,162 @@
+"""A distilled set of input embeddings: the settings, the inner problem and the start that its methods share."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.core.random import numpy_seed
+from jaxdistill.core.types import Batch, Key, Synthetic
+from jaxdistill.io.distilled import DistilledSet
+from jaxdistill.methods.base import Problem, Run
+from jaxdistill.methods.meta_learning import LrPer, Match, Outer, check_lr_per, finish, initial_step_sizes, learn
+from jaxdistill.objectives.inner_problem import InnerSpec
+from jaxdistill.objectives.labels import LabelKind, initial_labels, interleaved_classes
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingSet:
+    """Settings of a set of learned input embeddings.
+
+    Attributes:
+      per_class: samples a class D.
+      batch_per_class: samples of each class in an inner minibatch, b.
+      steps: inner steps T.
+      length: positions of a sample S; all of them are read.
+      label_kind: hard, soft or unrestricted.
+      soft_probability: what soft labels give their own class at first; 0 uses the one-hot vector as scores.
+      inner_optimizer: sgd, momentum or adam.
+      lr_per: step sizes learned: one for the whole set, one a step, or one a step and layer group.
+      initial_lr: step size before learning.
+      lr_decay: linear decay 1 − t/T of the step sizes.
+      order: order of samples when D > b: fixed, shuffled once, or fresh in each training.
+      initial_inputs: "normal" draws N(0, input_std²); "texts" takes the word embeddings of real training texts of the
+        sample's class, one after another until the sample is full.
+      input_std: standard deviation of normal inputs.
+      outer: the outer loop.
+    """
+
+    per_class: int = 1
+    batch_per_class: int = 1
+    steps: int = 1
+    length: int = 64
+    label_kind: LabelKind = "unrestricted"
+    soft_probability: float = 0.9
+    inner_optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
+    lr_per: LrPer = "layer"
+    initial_lr: float = 0.1
+    lr_decay: bool = False
+    order: Literal["fixed", "shuffled", "fresh"] = "fixed"
+    initial_inputs: Literal["normal", "texts"] = "normal"
+    input_std: float = 0.3
+    outer: Outer = Outer()
+
+    def __post_init__(self):
+        if self.initial_inputs not in ("normal", "texts"):
+            raise UserError(f"unknown initial_inputs {self.initial_inputs!r}: give normal or texts")
+        if self.length < 1:
+            raise UserError(f"length is {self.length}: a sample needs at least 1 position")
+        if self.label_kind == "soft" and not 0.0 <= self.soft_probability < 1.0:
+            raise UserError(f"soft_probability is {self.soft_probability}: accepted is a probability in [0, 1)")
+        check_lr_per(self.lr_per)
+        inner_spec(self, 2)  # checks what remains
+
+
+def inner_spec(config: EmbeddingSet, classes: int, **more: Any) -> InnerSpec:
+    """How a learner trains on the distilled set; `more` are further fields of `InnerSpec`."""
+    return InnerSpec(
+        classes=classes,
+        per_class=config.per_class,
+        batch_per_class=config.batch_per_class,
+        steps=config.steps,
+        label_kind=config.label_kind,
+        optimizer=config.inner_optimizer,
+        lr_decay=config.lr_decay,
+        order=config.order,
+        **more,
+    )
+
+
+def initial_set(config: EmbeddingSet, problem: Problem, key: Key) -> tuple[Synthetic, Batch]:
+    """(what is learned, what is not) before the first outer step, without attention labels.
+
+    Raises:
+      UserError: samples longer or shorter than the learner allows.
+    """
+    learner = problem.pretrained.learner
+    spec = inner_spec(config, problem.classes)
+    if config.length > learner.max_length:
+        raise UserError(f"length {config.length} is more than the learner's {learner.max_length} positions")
+    if config.length < learner.min_length:
+        raise UserError(f"length {config.length} is less than the {learner.min_length} positions the learner needs")
+    if config.initial_inputs == "texts":
+        inputs = _text_inputs(problem, spec.samples, config.length, key)
+    else:
+        shape = (spec.samples, config.length, learner.shape["width"])
+        inputs = config.input_std * jax.random.normal(key, shape)
+    labels = initial_labels(
+        spec.samples, spec.classes, config.label_kind, own_class_probability=config.soft_probability or None
+    )
+    hard = config.label_kind == "hard"
+    synthetic = Synthetic(
+        inputs=inputs,
+        labels=None if hard else jnp.asarray(labels),
+        raw_lr=jnp.asarray(initial_step_sizes(config.initial_lr, config.lr_per, config.steps, learner)),
+    )
+    return synthetic, Batch(labels=jnp.asarray(labels) if hard else None)
+
+
+def distill_embeddings(
+    method: str,
+    config: EmbeddingSet,
+    problem: Problem,
+    start: tuple[Synthetic, Batch],
+    spec: InnerSpec,
+    *,
+    match: Match | None = None,
+    key: Key,
+    learn_key: Key,
+    run: Run,
+) -> DistilledSet:
+    """Learn from `start` and make the folder's content of it.
+
+    Args:
+      method: its name, for the manifest.
+      config: its settings.
+      problem: data and learner.
+      start: of `initial_set`.
+      spec: how learners train.
+      match: what is descended, see `methods.meta_learning.learn`.
+      key: of the whole method, for the manifest.
+      learn_key: of the outer loop.
+      run: side effects.
+    """
+    fitted = learn(problem, *start, spec, config.outer, match=match, key=learn_key, run=run)
+    result = DistilledSet(
+        labels=interleaved_classes(spec.samples, spec.classes),
+        label_names=problem.data.task.label_names,
+        manifest={},
+        synthetic=fitted.synthetic,
+    )
+    return finish(result, method, config, problem, key, fitted, config.outer, run)
+
+
+def _text_inputs(problem: Problem, samples: int, length: int, key: Key) -> Float[Array, "n l d"]:
+    """Word embeddings of random real texts of each sample's class, one text after another."""
+    learner = problem.pretrained.learner
+    rng = np.random.default_rng(numpy_seed(key))
+    ids = np.zeros((samples, length), np.int32)
+    for i, label in enumerate(interleaved_classes(samples, problem.classes)):
+        members = rng.permutation(np.flatnonzero(problem.train.labels == label))
+        tokens = np.concatenate([problem.train.tokens(j) for j in members[:length]])
+        ids[i] = np.resize(tokens, length)
+    table = learner.word_table
+    if table is None:
+        raise UserError('initial_inputs "texts" needs a learner with a word table; give normal')
+    return jnp.take(table(problem.base()), ids, axis=0).astype(jnp.float32)

@@ -1,0 +1,162 @@
+"""The four families of matching as methods, each alone or in a weighted sum, on learned input embeddings.
+
+The four methods differ in nothing but their default weights: give one a second weight, and it descends the sum.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+
+from jaxdistill.core import adjoints
+from jaxdistill.core.errors import UserError
+from jaxdistill.core.types import Key, Objective, Variables
+from jaxdistill.io.distilled import DistilledSet
+from jaxdistill.methods.base import Method, Problem, Run
+from jaxdistill.methods.embedding_set import EmbeddingSet, distill_embeddings, initial_set, inner_spec
+from jaxdistill.methods.experts import Experts, Library, train_experts
+from jaxdistill.methods.meta_learning import Match
+from jaxdistill.objectives.combine import restricted, weighted_sum
+from jaxdistill.objectives.distribution import DistributionMatching, distribution_matching
+from jaxdistill.objectives.gradient import GradientMatching, gradient_matching, initial_state
+from jaxdistill.objectives.inner_problem import InnerSpec
+from jaxdistill.objectives.meta_model import meta_model
+from jaxdistill.objectives.trajectory import Segment, trajectory_matching
+
+FAMILIES = ("meta_model", "gradient", "trajectory", "distribution")
+STEP_SIZES = "step_sizes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Matching(EmbeddingSet):
+    """Settings.
+
+    Attributes:
+      meta_model, gradient, trajectory, distribution: weight of each family; 0 leaves it out.
+      learn_step_sizes: where no family at work teaches step sizes (gradient and distribution matching do not), learn
+        them, and them alone, by the meta-model objective beside it.
+      gradients, distributions, experts: settings of a family.
+    """
+
+    meta_model: float = 0.0
+    gradient: float = 0.0
+    trajectory: float = 0.0
+    distribution: float = 0.0
+    learn_step_sizes: bool = True
+    gradients: GradientMatching = GradientMatching()
+    distributions: DistributionMatching = DistributionMatching()
+    experts: Experts = Experts()
+
+    def __post_init__(self):
+        super().__post_init__()
+        weights = {family: getattr(self, family) for family in FAMILIES}
+        for family, weight in weights.items():
+            if not 0.0 <= weight < float("inf"):
+                raise UserError(f"{family} is {weight}: accepted is a weight from 0")
+        if not any(weights.values()):
+            raise UserError(f"nothing is matched: give one of {', '.join(FAMILIES)} a weight above 0")
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Those at work."""
+        return tuple(family for family in FAMILIES if getattr(self, family))
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaModelMatching(Matching):
+    """`Matching` of the loss on real data of a learner trained on the set (Sucholutsky & Schonlau 2021)."""
+
+    meta_model: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientMatchingSet(Matching):
+    """`Matching` of gradients (Zhao, Mopuri & Bilen 2021)."""
+
+    gradient: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrajectoryMatching(Matching):
+    """`Matching` of where training leads (Cazenavette et al. 2022)."""
+
+    trajectory: float = 1.0
+    steps: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributionMatchingSet(Matching):
+    """`Matching` of features (Zhao & Bilen 2023)."""
+
+    distribution: float = 1.0
+
+
+def make_match(config: Matching, problem: Problem, spec: InnerSpec, library: Library | None = None) -> Match:
+    """What the settings descend.
+
+    Args:
+      config: settings.
+      problem: data and learner.
+      spec: how learners train on the set.
+      library: experts; without, a segment of the right shape stands for theirs, which serves to count work only.
+    """
+    learner, base = problem.pretrained.learner, problem.base()
+    adjoint = adjoints.parse(config.outer.adjoint)
+    parts: dict[str, tuple[float, Objective]] = {}
+    states: dict[str, Any] = {}
+    if config.meta_model:
+        parts["meta_model"] = (config.meta_model, meta_model(learner, spec, adjoint))
+    if config.gradient:
+        parts["gradient"] = (config.gradient, gradient_matching(learner, spec, config.gradients))
+        states["gradient"] = initial_state(config.gradients, base)
+    if config.trajectory:
+        parts["trajectory"] = (config.trajectory, trajectory_matching(learner, spec, adjoint))
+    if config.distribution:
+        parts["distribution"] = (config.distribution, distribution_matching(learner, spec, config.distributions))
+    if config.learn_step_sizes and not (config.meta_model or config.trajectory):
+        parts[STEP_SIZES] = (1.0, restricted(meta_model(learner, spec, adjoint), "raw_lr"))
+
+    def batch(step: int, real) -> dict[str, Any]:
+        shown = real() if set(parts) != {"trajectory"} else None
+        segment = _segment(step, library, base) if config.trajectory else None
+        return {name: segment if name == "trajectory" else shown for name in parts}
+
+    return Match(
+        weighted_sum(parts),
+        {name: states.get(name, ()) for name in parts},
+        lambda constants: dict.fromkeys(parts, constants),
+        batch,
+    )
+
+
+def _segment(step: int, library: Library | None, base: Variables) -> Segment:
+    if library is not None:
+        return library.segment(step)
+    return Segment(base.trainable, jax.tree.map(lambda x: x + jnp.ones_like(x), base.trainable))
+
+
+def distill(method: str, config: Matching, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
+    """Learn the distilled set, after training experts where trajectories are matched; see `methods.base.DistillFn`."""
+    init_key, learn_key = jax.random.split(key)
+    spec = inner_spec(config, problem.classes)
+    start = initial_set(config, problem, init_key)
+    library = None
+    if config.trajectory:
+        library = train_experts(config.experts, problem, key=jax.random.fold_in(key, 1), run=run)
+    match = make_match(config, problem, spec, library)
+    return distill_embeddings(method, config, problem, start, spec, match=match, key=key, learn_key=learn_key, run=run)
+
+
+def _method(name: str, settings: type[Matching]) -> Method:
+    return Method(settings, functools.partial(distill, name), initial_set, inner_spec, match=make_match)
+
+
+METHODS = {
+    "meta_model_matching": _method("meta_model_matching", MetaModelMatching),
+    "gradient_matching": _method("gradient_matching", GradientMatchingSet),
+    "trajectory_matching": _method("trajectory_matching", TrajectoryMatching),
+    "distribution_matching": _method("distribution_matching", DistributionMatchingSet),
+}

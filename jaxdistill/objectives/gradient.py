@@ -1,0 +1,235 @@
+"""Gradient matching: a step on the distilled set should point where a step on real data points.
+
+Source: Zhao, Mopuri & Bilen 2021 (dataset condensation); for a linear head in closed form, GRADMM (Nguyen et al. 2025).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxdistill.core import tree
+from jaxdistill.core.errors import UserError
+from jaxdistill.core.inner import Inner, Schedule, inner_gradient
+from jaxdistill.core.losses import cross_entropy, example_cross_entropy, weighted_mean
+from jaxdistill.core.types import Batch, Key, Learner, Objective, PyTree, Synthetic, Variables, pytree
+from jaxdistill.core.unroll import unroll
+from jaxdistill.objectives.distances import TREE_DISTANCES, TreeDistance, tree_distance
+from jaxdistill.objectives.inner_problem import InnerSpec, make_inner, make_schedule, with_inputs
+
+Advance = Literal["none", "synthetic", "real"]
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientMatching:
+    """What is matched, and where.
+
+    Attributes:
+      distance: see `objectives.distances.tree_distance`.
+      parameters: of the learner, whose gradients are compared: "all"; "head", the linear classifier; "last_k:2", the
+        head and the two layer groups below it.
+      closed_form: take the gradient of a linear head from its formula, which needs no second derivative; otherwise by
+        differentiation, as that of other parameters. The same numbers.
+      per_class: compare the gradients of each class and average; otherwise those of the whole batch and set.
+      advance: what the learner trains on between two matches: "none" takes a fresh learner each time; "synthetic"
+        trains it by the distilled set's own schedule; "real" by one step on the real batch.
+      advance_lr: step size on real batches.
+      restart: matches after which the learner is drawn anew.
+    """
+
+    distance: TreeDistance = "cosine_layer"
+    parameters: str = "all"
+    closed_form: bool = True
+    per_class: bool = True
+    advance: Advance = "synthetic"
+    advance_lr: float = 0.01
+    restart: int = 10
+
+    def __post_init__(self):
+        if self.distance not in TREE_DISTANCES:
+            raise UserError(f"unknown distance {self.distance!r}: give one of {', '.join(TREE_DISTANCES)}")
+        if not re.fullmatch(r"all|head|last_k:[1-9]\d*", self.parameters):
+            raise UserError(f"unknown parameters {self.parameters!r} to match: give all, head or last_k:K")
+        if self.advance not in get_args(Advance):
+            raise UserError(f"unknown advance {self.advance!r}: give one of {', '.join(get_args(Advance))}")
+        if not 0.0 < self.advance_lr < float("inf"):
+            raise UserError(f"advance_lr is {self.advance_lr}: accepted is a number above 0")
+        if self.restart < 1:
+            raise UserError(f"restart is {self.restart}: a learner serves at least 1 match")
+
+
+@pytree
+class MatchingState:
+    """The learner whose gradients are compared next.
+
+    Attributes:
+      params: its trainable parameters.
+      age: matches since it was drawn.
+    """
+
+    params: PyTree
+    age: Int[Array, ""]
+
+
+def initial_state(matching: GradientMatching, base: Variables) -> MatchingState | None:
+    """The objective's state before the first match; its age makes the first match draw a learner."""
+    if matching.advance == "none":
+        return None
+    return MatchingState(jax.tree.map(jnp.copy, base.trainable), jnp.asarray(matching.restart, jnp.int32))
+
+
+def gradient_matching(learner: Learner, spec: InnerSpec, matching: GradientMatching) -> Objective:
+    """Objective: mean distance between gradients on real and on synthetic samples, at one learner.
+
+    The synthetic side is the inner loss of the whole set at hand, attention labels included; classes of samples are
+    those they were made for, i mod c. A class that the real batch lacks is left out. Constants are
+    `MetaModelConstants`; the state is `initial_state`'s. Metrics: "matched_classes", those present in the batch.
+
+    Raises:
+      UserError: the learner cannot be cut at `matching.parameters`.
+    """
+    inner = make_inner(learner, spec)
+    chosen = _chosen(learner, matching.parameters)
+    groups = tree.partition(learner.groups, chosen)[0]
+    # Attention labels teach the body only, so they have no part in the gradient of the head.
+    closed_form = matching.closed_form and matching.parameters == "head"
+
+    def loss_of_matched(params: PyTree, data: dict[str, Array], constants: tuple[PyTree, PyTree]) -> Float[Array, ""]:
+        fixed, kept = constants
+        return inner.loss(tree.merge(params, kept), data, fixed)
+
+    def objective(synthetic: Synthetic, state: MatchingState | None, constants, real_batch: Batch, key: Key):
+        refresh_key, order_key = jax.random.split(key)
+        fresh = learner.refresh(constants.base, refresh_key)
+        params, frozen = fresh.trainable, fresh.frozen
+        if state is not None:
+            params = tree.select(state.age >= matching.restart, params, state.params)
+        schedule = make_schedule(spec, synthetic, constants.support, frozen, order_key)
+        cells = _cells(spec, matching.per_class)
+        weights = _class_weights(real_batch, cells.shape[0])
+        matched, kept = tree.partition(params, chosen)
+
+        if closed_form:
+            real = _head_gradients(learner, Variables(params, frozen), real_batch, weights)
+        else:
+            real = _real_gradients(learner, matched, kept, frozen, real_batch, weights)
+        real = jax.lax.stop_gradient(real)
+
+        def distance(cell: Int[Array, " m"], target: PyTree) -> Float[Array, ""]:
+            data, fixed = schedule.minibatch(cell)
+            if closed_form:
+                batch = dataclasses.replace(with_inputs(fixed[0], data), labels=data["labels"])
+                whole = jnp.ones((1, cell.shape[0]), data["labels"].dtype)
+                found = _head_gradients(learner, Variables(params, frozen), batch, whole)
+                found = jax.tree.map(lambda x: x[0], found)
+            else:
+                found = inner_gradient(loss_of_matched)(matched, data, (fixed, kept))
+            return tree_distance(found, target, matching.distance, groups)
+
+        distances = jax.lax.map(lambda pair: distance(*pair), (cells, real))
+        present = (jnp.sum(weights, axis=-1) > 0).astype(distances.dtype)
+        loss = weighted_mean(distances, present)
+        if state is not None:
+            moved = _advanced(matching, learner, inner, params, frozen, schedule, real_batch)
+            age = jnp.where(state.age >= matching.restart, 1, state.age + 1)
+            # A learner that diverged serves no further match.
+            healthy = tree.all_finite(moved)
+            state = MatchingState(tree.select(healthy, moved, params), jnp.where(healthy, age, matching.restart))
+        return loss, (state, {"matched_classes": jnp.sum(present)})
+
+    return objective
+
+
+def _chosen(learner: Learner, parameters: str) -> Callable[[tuple[str, ...]], bool]:
+    """Whether the gradient of a leaf of `Variables.trainable`, given by its path, is compared."""
+    if parameters == "all":
+        return lambda path: True
+    count = 1 if parameters == "head" else 1 + int(parameters.partition(":")[2])
+    total = len(learner.group_names)
+    if count > total:
+        raise UserError(f"parameters {parameters!r}: the learner has {total - 1} layer groups below its head")
+    first = total - count
+
+    def chosen(path: tuple[str, ...]) -> bool:
+        group = learner.groups
+        for name in path:
+            group = group[name]
+        if np.min(group) < first <= np.max(group):
+            raise UserError(f"parameters {parameters!r} cut the stack of layers; set scan_layers=False with them")
+        return bool(np.min(group) >= first)
+
+    return chosen
+
+
+def _cells(spec: InnerSpec, per_class: bool) -> Int[Array, "k m"]:
+    """Samples whose gradient is compared as one: those of each class, or all."""
+    samples = jnp.arange(spec.samples)
+    return samples.reshape(spec.per_class, spec.classes).T if per_class else samples[None]
+
+
+def _class_weights(batch: Batch, count: int) -> Float[Array, "k n"]:
+    """Weight of each real example in the gradient of each class; one row when classes are not told apart."""
+    assert batch.labels is not None
+    logical = jnp.ones((1, batch.labels.shape[0]), bool)
+    if count > 1:
+        logical = batch.labels[None] == jnp.arange(count, dtype=batch.labels.dtype)[:, None]
+    weights = jnp.ones(batch.labels.shape, jnp.float32) if batch.weights is None else batch.weights
+    return logical.astype(weights.dtype) * weights[None]
+
+
+def _real_gradients(
+    learner: Learner, matched: PyTree, kept: PyTree, frozen: PyTree, batch: Batch, weights: Float[Array, "k n"]
+) -> PyTree:
+    """Gradient of each row's weighted mean loss, stacked: one forward pass, one backward pass a row."""
+
+    def losses(p: PyTree) -> Float[Array, " n"]:
+        logits = learner.apply(Variables(tree.merge(p, kept), frozen), batch, train=True).logits
+        return example_cross_entropy(logits, batch.labels)
+
+    values, pullback = jax.vjp(losses, matched)
+    return jax.lax.map(lambda w: pullback(w.astype(values.dtype))[0], _normalised(weights))
+
+
+def _head_gradients(learner: Learner, variables: Variables, batch: Batch, weights: Float[Array, "k n"]) -> PyTree:
+    """Gradients of a linear head, from the features it reads: dL/dlogits = p Σq − q for targets q."""
+    outputs = learner.apply(variables, batch, train=True)
+    probabilities = jax.nn.softmax(outputs.logits, axis=-1)
+    labels = batch.labels
+    assert labels is not None
+    targets = labels if labels.ndim == 2 else jax.nn.one_hot(labels, probabilities.shape[-1], dtype=probabilities.dtype)
+    errors = probabilities * jnp.sum(targets, axis=-1, keepdims=True) - targets
+    w = _normalised(weights).astype(errors.dtype)
+    kernel = jnp.einsum("kn,nd,nc->kdc", w, outputs.features, errors)
+    return {"classifier": {"kernel": kernel, "bias": w @ errors}}
+
+
+def _normalised(weights: Float[Array, "k n"]) -> Float[Array, "k n"]:
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    return weights / jnp.where(total > 0, total, jnp.ones_like(total))
+
+
+def _advanced(
+    matching: GradientMatching,
+    learner: Learner,
+    inner: Inner,
+    params: PyTree,
+    frozen: PyTree,
+    schedule: Schedule,
+    real_batch: Batch,
+) -> PyTree:
+    """The learner's parameters at the next match."""
+    if matching.advance == "synthetic":
+        return unroll(inner, params, jax.lax.stop_gradient(schedule))
+
+    def loss(p: PyTree) -> Float[Array, ""]:
+        logits = learner.apply(Variables(p, frozen), real_batch, train=True).logits
+        return cross_entropy(logits, real_batch.labels, real_batch.weights)
+
+    return jax.tree.map(lambda p, g: p - matching.advance_lr * g, params, jax.grad(loss)(params))
