@@ -116,10 +116,11 @@ def make_update(
         # Zeros in place of bad numbers, so that nothing non-finite can reach the discarded branch's arithmetic.
         safe = tree.select(finite, gradient, jax.tree.map(jnp.zeros_like, gradient))
         synthetic, optimizer_state = apply_optimizer(optimizer, safe, state.optimizer, state.synthetic)
-        proposed = (synthetic, optimizer_state, objective_state)
-        kept = tree.select(finite, proposed, (state.synthetic, state.optimizer, state.objective))
+        kept = tree.select(finite, (synthetic, optimizer_state), (state.synthetic, state.optimizer))
+        # The objective goes on all the same: it may be its own state that was the matter.
+        went_on = tree.select(tree.all_finite(objective_state), objective_state, state.objective)
         bad = 1 - finite.astype(jnp.int32)
-        new = OuterState(*kept, state.step + 1, state.skipped + bad, (state.skipped_in_a_row + 1) * bad)
+        new = OuterState(*kept, went_on, state.step + 1, state.skipped + bad, (state.skipped_in_a_row + 1) * bad)
         metrics |= {"gradient_norm": optax.tree.norm(gradient), "skipped": new.skipped}
         return new, metrics
 

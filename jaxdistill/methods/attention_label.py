@@ -44,7 +44,7 @@ class AttentionLabel(EmbeddingSet):
 
     def __post_init__(self):
         super().__post_init__()
-        inner_spec(self, 2)  # checks the attention's settings
+        inner_spec(self, max((1, *self.made_for)) + 1)  # checks the attention's settings
 
 
 def clean(**changes: Any) -> AttentionLabel:
@@ -104,8 +104,7 @@ def initial_set(config: AttentionLabel, problem: Problem, key: Key) -> tuple[Syn
     if not shape.get("heads"):
         raise UserError(f"attention labels {config.attention!r} need a learner with attention; give attention=none")
     rows = 1 if config.attention == "cls" else config.length
-    samples = config.per_class * problem.classes
-    sizes = (samples, shape["layers"], shape["heads"], rows, config.length)
+    sizes = (inner_spec(config, problem.classes).samples, shape["layers"], shape["heads"], rows, config.length)
     if 16 * np.prod(sizes, dtype=np.int64) > ATTENTION_BYTES:
         needed, allowed = (16 * np.prod(sizes, dtype=np.int64) / 1024**3, ATTENTION_BYTES / 1024**3)
         raise UserError(

@@ -152,7 +152,7 @@ def _learned_parts(selector: str, config: Coreset, problem: Problem, chosen: Spl
     spec = inner_spec(config, problem.classes)
     if spec is None:
         raise UserError(f"method {selector!r} learns nothing without learn_labels: there is no outer step")
-    labels = initial_labels(spec.samples, spec.classes, spec.label_kind)
+    labels = initial_labels(spec.sample_classes, spec.classes, spec.label_kind)
     synthetic = Synthetic(
         labels=None if spec.label_kind == "hard" else labels,
         raw_lr=initial_step_sizes(config.initial_lr, config.lr_per, config.steps, problem.pretrained.learner),

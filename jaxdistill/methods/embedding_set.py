@@ -17,7 +17,7 @@ from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Problem, Run
 from jaxdistill.methods.meta_learning import LrPer, Match, Outer, check_lr_per, finish, initial_step_sizes, learn
 from jaxdistill.objectives.inner_problem import InnerSpec
-from jaxdistill.objectives.labels import LabelKind, initial_labels, interleaved_classes
+from jaxdistill.objectives.labels import LabelKind, initial_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,7 @@ class EmbeddingSet:
       initial_inputs: "normal" draws N(0, input_std²); "texts" takes the word embeddings of real training texts of the
         sample's class, one after another until the sample is full.
       input_std: standard deviation of normal inputs.
+      made_for: the classes that samples are made for; all by default.
       outer: the outer loop.
     """
 
@@ -55,6 +56,7 @@ class EmbeddingSet:
     order: Literal["fixed", "shuffled", "fresh"] = "fixed"
     initial_inputs: Literal["normal", "texts"] = "normal"
     input_std: float = 0.3
+    made_for: tuple[int, ...] = ()
     outer: Outer = Outer()
 
     def __post_init__(self):
@@ -65,7 +67,7 @@ class EmbeddingSet:
         if self.label_kind == "soft" and not 0.0 <= self.soft_probability < 1.0:
             raise UserError(f"soft_probability is {self.soft_probability}: accepted is a probability in [0, 1)")
         check_lr_per(self.lr_per)
-        inner_spec(self, 2)  # checks what remains
+        inner_spec(self, max((1, *self.made_for)) + 1)  # checks what remains
 
 
 def inner_spec(config: EmbeddingSet, classes: int, **more: Any) -> InnerSpec:
@@ -79,6 +81,7 @@ def inner_spec(config: EmbeddingSet, classes: int, **more: Any) -> InnerSpec:
         optimizer=config.inner_optimizer,
         lr_decay=config.lr_decay,
         order=config.order,
+        made_for=config.made_for,
         **more,
     )
 
@@ -96,12 +99,12 @@ def initial_set(config: EmbeddingSet, problem: Problem, key: Key) -> tuple[Synth
     if config.length < learner.min_length:
         raise UserError(f"length {config.length} is less than the {learner.min_length} positions the learner needs")
     if config.initial_inputs == "texts":
-        inputs = _text_inputs(problem, spec.samples, config.length, key)
+        inputs = _text_inputs(problem, spec, config.length, key)
     else:
         shape = (spec.samples, config.length, learner.shape["width"])
         inputs = config.input_std * jax.random.normal(key, shape)
     labels = initial_labels(
-        spec.samples, spec.classes, config.label_kind, own_class_probability=config.soft_probability or None
+        spec.sample_classes, spec.classes, config.label_kind, own_class_probability=config.soft_probability or None
     )
     hard = config.label_kind == "hard"
     synthetic = Synthetic(
@@ -139,7 +142,7 @@ def distill_embeddings(
     """
     fitted = learn(problem, *start, spec, config.outer, match=match, key=learn_key, run=run)
     result = DistilledSet(
-        labels=interleaved_classes(spec.samples, spec.classes),
+        labels=spec.sample_classes,
         label_names=problem.data.task.label_names,
         manifest={},
         synthetic=fitted.synthetic,
@@ -147,12 +150,12 @@ def distill_embeddings(
     return finish(result, method, config, problem, key, fitted, config.outer, run)
 
 
-def _text_inputs(problem: Problem, samples: int, length: int, key: Key) -> Float[Array, "n l d"]:
+def _text_inputs(problem: Problem, spec: InnerSpec, length: int, key: Key) -> Float[Array, "n l d"]:
     """Word embeddings of random real texts of each sample's class, one text after another."""
     learner = problem.pretrained.learner
     rng = np.random.default_rng(numpy_seed(key))
-    ids = np.zeros((samples, length), np.int32)
-    for i, label in enumerate(interleaved_classes(samples, problem.classes)):
+    ids = np.zeros((spec.samples, length), np.int32)
+    for i, label in enumerate(spec.sample_classes):
         members = rng.permutation(np.flatnonzero(problem.train.labels == label))
         tokens = np.concatenate([problem.train.tokens(j) for j in members[:length]])
         ids[i] = np.resize(tokens, length)

@@ -54,9 +54,13 @@ class Outer:
       batch_size: real examples a step (and fresh learner).
       lr: peak learning rate of AdamW.
       input_lr, label_lr, attention_lr, step_size_lr: factors on it for each part of what is learned.
-      warmup: share of the updates spent warming up; linear decay to 0 follows.
+      schedule: "linear" warms up and decays linearly to 0; "steps" multiplies by `decay_factor` after every
+        `decay_every` updates.
+      warmup: share of the updates spent warming up under "linear".
+      decay_every, decay_factor: of "steps".
+      beta1: of Adam.
       first_update_is_zero: warm-up from factor 0 rather than 1/W.
-      clip: largest global norm of the meta-gradient over all learned parts together.
+      clip: largest global norm of the meta-gradient over all learned parts together; 0 for none.
       clip_average: when above 0, `clip` is instead a factor on the moving average of that norm, and this is the decay
         of the average (RaT-BPTT, Feng et al. 2023).
       decay_labels, decay_step_sizes: decoupled weight decay.
@@ -73,7 +77,11 @@ class Outer:
     label_lr: float = 5.0
     attention_lr: float = 2.0
     step_size_lr: float = 5.0
+    schedule: Literal["linear", "steps"] = "linear"
     warmup: float = 0.1
+    decay_every: int = 100
+    decay_factor: float = 0.5
+    beta1: float = 0.9
     first_update_is_zero: bool = False
     clip: float = 1.0
     clip_average: float = 0.0
@@ -86,16 +94,27 @@ class Outer:
 
     def __post_init__(self):
         adjoints.parse(self.adjoint)
-        for field in ("updates", "batch_size", "inits", "selections"):
+        if self.schedule not in ("linear", "steps"):
+            raise UserError(f"outer.schedule is {self.schedule!r}: give linear or steps")
+        if not 0.0 < self.decay_factor <= 1.0:
+            raise UserError(f"outer.decay_factor is {self.decay_factor}: accepted is a factor in (0, 1]")
+        for field in ("updates", "batch_size", "inits", "selections", "decay_every"):
             if (value := getattr(self, field)) < 1:
                 raise UserError(f"outer.{field} is {value}: it must be at least 1")
-        for field in ("lr", "clip"):
-            if not 0.0 < (value := getattr(self, field)) < float("inf"):
-                raise UserError(f"outer.{field} is {value}: accepted is a number above 0")
-        for field in ("input_lr", "label_lr", "attention_lr", "step_size_lr", "decay_labels", "decay_step_sizes"):
+        if not 0.0 < self.lr < float("inf"):
+            raise UserError(f"outer.lr is {self.lr}: accepted is a number above 0")
+        for field in (
+            "clip",
+            "input_lr",
+            "label_lr",
+            "attention_lr",
+            "step_size_lr",
+            "decay_labels",
+            "decay_step_sizes",
+        ):
             if not 0.0 <= (value := getattr(self, field)) < float("inf"):
                 raise UserError(f"outer.{field} is {value}: accepted is a number from 0")
-        for field in ("warmup", "clip_average"):
+        for field in ("warmup", "clip_average", "beta1"):
             if not 0.0 <= (value := getattr(self, field)) < 1.0:
                 raise UserError(f"outer.{field} is {value}: accepted is a share in [0, 1)")
 
@@ -121,11 +140,16 @@ class Outer:
             decayed = _map_fields(lambda p, d: d * p, params, decays)
             return jax.tree.map(jnp.add, updates, decayed)
 
-        schedule = linear_schedule(self.lr, self.updates, self.warmup, first_is_zero=self.first_update_is_zero)
-        average = self.clip_average
+        if self.schedule == "linear":
+            schedule = linear_schedule(self.lr, self.updates, self.warmup, first_is_zero=self.first_update_is_zero)
+        else:
+            schedule = optax.exponential_decay(self.lr, self.decay_every, self.decay_factor, staircase=True)
+        clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
+        if self.clip and self.clip_average:
+            clip = clip_by_average_norm(self.clip, self.clip_average)
         return optax.chain(
-            clip_by_average_norm(self.clip, average) if average else optax.clip_by_global_norm(self.clip),
-            optax.scale_by_adam(),
+            clip,
+            optax.scale_by_adam(b1=self.beta1),
             optax.stateless(decay),
             optax.stateless(scale),
             optax.scale_by_learning_rate(schedule),

@@ -183,5 +183,5 @@ def classic_learner(
         max_length=length,
         packs=False,
         min_length=max(body.widths) if isinstance(body, TextCNN) else length if isinstance(body, ConvLSTM) else 1,
-        shape={"width": table.shape[1], "layers": 1, "classes": num_classes, "vocabulary": table.shape[0]},
+        shape={"width": table.shape[1], "layers": 0, "heads": 0, "classes": num_classes, "vocabulary": table.shape[0]},
     )

@@ -91,10 +91,10 @@ def _squared_distances(x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[
 
 
 def _cosine(product: Array, a_squared: Array, b_squared: Array) -> Array:
-    # The inner `where` keeps the derivative finite where a norm is 0.
-    squared = a_squared * b_squared
-    positive = squared > 0
-    return jnp.where(positive, product * jax.lax.rsqrt(jnp.where(positive, squared, jnp.ones_like(squared))), 0.0)
+    # The inner `where` keeps the derivative finite where a norm is 0, or so small that its cube is.
+    positive = jnp.minimum(a_squared, b_squared) > _TINY**2
+    a_safe, b_safe = (jnp.where(positive, x, jnp.ones_like(x)) for x in (a_squared, b_squared))
+    return jnp.where(positive, product * jax.lax.rsqrt(a_safe) * jax.lax.rsqrt(b_safe), 0.0)
 
 
 def _by_group(a: PyTree, b: PyTree, groups: PyTree, count: int) -> Float[Array, " g"]:

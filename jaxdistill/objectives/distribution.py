@@ -17,7 +17,6 @@ from jaxdistill.core.losses import weighted_mean
 from jaxdistill.core.types import Batch, Key, Learner, Objective, Synthetic, Variables
 from jaxdistill.objectives.distances import KERNELS, Kernel, weighted_mmd
 from jaxdistill.objectives.inner_problem import InnerSpec, make_schedule, with_inputs
-from jaxdistill.objectives.labels import interleaved_classes
 from jaxdistill.objectives.meta_model import MetaModelConstants
 
 Encoder = Literal["learner", "random"]
@@ -53,8 +52,8 @@ def distribution_matching(learner: Learner, spec: InnerSpec, matching: Distribut
 
     With hard labels a sample belongs to the class it was made for. Learned labels spread it: it counts for class c
     with weight max(q_c, 0), q its target, so that labels are learned too. Step sizes play no part (their gradient is
-    0). A class that the real batch lacks is left out. Constants are `MetaModelConstants`; there is no state. Metrics:
-    "matched_classes".
+    0). A class that the real batch or the set lacks is left out. Constants are `MetaModelConstants`; there is no state.
+    Metrics: "matched_classes".
 
     Raises:
       UserError: the learner has no mean features.
@@ -76,7 +75,8 @@ def distribution_matching(learner: Learner, spec: InnerSpec, matching: Distribut
         def distance(weights: tuple[Array, Array]) -> Float[Array, ""]:
             return weighted_mmd(target, found, *weights, matching.kernel)
 
-        present = (jnp.sum(real, axis=-1) > 0).astype(target.dtype)
+        # Classes that the batch lacks, or for which no sample was made, are left out.
+        present = ((jnp.sum(real, axis=-1) > 0) & (jnp.sum(own, axis=-1) > 0)).astype(target.dtype)
         loss = weighted_mean(jax.vmap(distance)((real, own.astype(target.dtype))), present)
         return loss, (state, {"matched_classes": jnp.sum(present)})
 
@@ -99,7 +99,7 @@ def _memberships(spec: InnerSpec, targets: Float[Array, "n c"], per_class: bool)
     if not per_class:
         return jnp.ones((1, spec.samples))
     if spec.label_kind == "hard":
-        return jnp.eye(spec.classes)[:, interleaved_classes(spec.samples, spec.classes)]
+        return jnp.eye(spec.classes)[:, spec.sample_classes]
     return jnp.maximum(targets, 0.0).T
 
 

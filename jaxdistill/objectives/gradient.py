@@ -113,7 +113,7 @@ def gradient_matching(learner: Learner, spec: InnerSpec, matching: GradientMatch
             params = tree.select(state.age >= matching.restart, params, state.params)
         schedule = make_schedule(spec, synthetic, constants.support, frozen, order_key)
         cells = _cells(spec, matching.per_class)
-        weights = _class_weights(real_batch, cells.shape[0])
+        weights = _class_weights(real_batch, spec, matching.per_class)
         matched, kept = tree.partition(params, chosen)
 
         if closed_form:
@@ -140,7 +140,7 @@ def gradient_matching(learner: Learner, spec: InnerSpec, matching: GradientMatch
             moved = _advanced(matching, learner, inner, params, frozen, schedule, real_batch)
             age = jnp.where(state.age >= matching.restart, 1, state.age + 1)
             # A learner that diverged serves no further match.
-            healthy = tree.all_finite(moved)
+            healthy = tree.all_finite(moved) & jnp.isfinite(loss)
             state = MatchingState(tree.select(healthy, moved, params), jnp.where(healthy, age, matching.restart))
         return loss, (state, {"matched_classes": jnp.sum(present)})
 
@@ -171,15 +171,16 @@ def _chosen(learner: Learner, parameters: str) -> Callable[[tuple[str, ...]], bo
 def _cells(spec: InnerSpec, per_class: bool) -> Int[Array, "k m"]:
     """Samples whose gradient is compared as one: those of each class, or all."""
     samples = jnp.arange(spec.samples)
-    return samples.reshape(spec.per_class, spec.classes).T if per_class else samples[None]
+    return samples.reshape(spec.per_class, -1).T if per_class else samples[None]
 
 
-def _class_weights(batch: Batch, count: int) -> Float[Array, "k n"]:
-    """Weight of each real example in the gradient of each class; one row when classes are not told apart."""
+def _class_weights(batch: Batch, spec: InnerSpec, per_class: bool) -> Float[Array, "k n"]:
+    """Weight of each real example in the gradient of each cell; one row when classes are not told apart."""
     assert batch.labels is not None
     logical = jnp.ones((1, batch.labels.shape[0]), bool)
-    if count > 1:
-        logical = batch.labels[None] == jnp.arange(count, dtype=batch.labels.dtype)[:, None]
+    if per_class:
+        classes = spec.sample_classes[: spec.samples // spec.per_class]
+        logical = batch.labels[None] == jnp.asarray(classes, batch.labels.dtype)[:, None]
     weights = jnp.ones(batch.labels.shape, jnp.float32) if batch.weights is None else batch.weights
     return logical.astype(weights.dtype) * weights[None]
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdistill.core.errors import UserError
@@ -22,9 +23,11 @@ class InnerSpec:
 
     Attributes:
       classes: number of classes c.
-      per_class: samples a class D; the set holds n = D c, and sample i has class i mod c.
+      per_class: samples a class D; the set holds n = D c, and sample i is made for class i mod c.
       batch_per_class: samples of each class in a minibatch, b; D must be a multiple. Step t trains on samples
         [b c m, b c (m + 1)) with m = t mod D/b.
+      made_for: the classes that samples are made for, where these are not all: c in the two lines above is then their
+        number, and sample i is made for `made_for[i mod c]`. Labels still speak of all classes.
       steps: inner steps T.
       label_kind: see `objectives.labels`.
       attention: query rows that carry attention labels.
@@ -47,6 +50,7 @@ class InnerSpec:
     optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
     lr_decay: bool = False
     order: Literal["fixed", "shuffled", "fresh"] = "fixed"
+    made_for: tuple[int, ...] = ()
 
     def __post_init__(self):
         choices = {
@@ -65,6 +69,8 @@ class InnerSpec:
         for field in ("classes", "per_class", "batch_per_class", "steps"):
             if (value := getattr(self, field)) < 1:
                 raise UserError(f"{field} is {value}: it must be at least 1")
+        if bad := [label for label in self.made_for if not 0 <= label < self.classes]:
+            raise UserError(f"made_for holds {bad[0]}: accepted are classes from 0 to {self.classes - 1}")
         if self.per_class % self.batch_per_class:
             raise UserError(
                 f"per_class {self.per_class} is not a multiple of batch_per_class {self.batch_per_class}: "
@@ -78,8 +84,13 @@ class InnerSpec:
             )
 
     @property
+    def sample_classes(self) -> np.ndarray:
+        """The class that each sample is made for, int32 [n]."""
+        return np.tile(np.asarray(self.made_for or range(self.classes), np.int32), self.per_class)
+
+    @property
     def samples(self) -> int:
-        return self.per_class * self.classes
+        return self.per_class * len(self.made_for or range(self.classes))
 
     def sample_order(self, key: Key | None = None) -> Int[Array, "t m"]:
         """Samples of each step's minibatch, m = b c.
@@ -87,7 +98,7 @@ class InnerSpec:
         Args:
           key: of a `fresh` order.
         """
-        minibatches, c = self.per_class // self.batch_per_class, self.classes
+        minibatches, c = self.per_class // self.batch_per_class, self.samples // self.per_class
         epochs = -(-self.steps // minibatches)
         ranks = jnp.tile(jnp.arange(self.per_class)[None, :, None], (epochs, 1, c))  # which of its class, by epoch
         if self.order != "fixed":

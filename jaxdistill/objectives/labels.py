@@ -7,15 +7,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 LabelKind = Literal["hard", "soft", "unrestricted"]
 LABEL_KINDS: tuple[LabelKind, ...] = ("hard", "soft", "unrestricted")
-
-
-def interleaved_classes(samples: int, classes: int) -> np.ndarray:
-    """Class of each sample, i mod c: any c consecutive samples hold every class once."""
-    return np.arange(samples, dtype=np.int32) % classes
 
 
 def label_targets(labels: Float[Array, "*n c"], kind: LabelKind) -> Float[Array, "*n c"]:
@@ -24,18 +19,18 @@ def label_targets(labels: Float[Array, "*n c"], kind: LabelKind) -> Float[Array,
 
 
 def initial_labels(
-    samples: int, classes: int, kind: LabelKind, *, own_class_probability: float | None = 0.9
+    own: Int[np.ndarray, " n"], classes: int, kind: LabelKind, *, own_class_probability: float | None = 0.9
 ) -> Float[np.ndarray, "n c"]:
     """Scores before learning.
 
     Args:
-      samples: number of samples n.
+      own: class that each sample is made for.
       classes: number of classes c.
       kind: `hard` and `unrestricted` start one-hot.
       own_class_probability: what softmax gives the own class under `soft`; `None` uses the one-hot vector as scores,
         as the published code does (0.731, 0.576, 0.475 for 2, 3, 4 classes).
     """
-    one_hot = np.eye(classes, dtype=np.float32)[interleaved_classes(samples, classes)]
+    one_hot = np.eye(classes, dtype=np.float32)[own]
     if kind != "soft" or own_class_probability is None:
         return one_hot
     p = own_class_probability

@@ -185,6 +185,11 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
         changes["length"] = min(settings.length, 16)
     if hasattr(settings, "pool"):
         changes["pool"] = 50
+    if hasattr(settings, "experts"):
+        experts = settings.experts
+        changes["experts"] = dataclasses.replace(experts, count=1, epoch_steps=2, span=1, latest_start=0, batch_size=8)
+    name = config.learner.name if config.learner.name in NETWORKS else "tiny"
+    words = dataclasses.replace(config.learner.words, vectors="tiny")
     evaluation = dataclasses.replace(
         config.evaluation,
         students=2,
@@ -196,7 +201,7 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
     return dataclasses.replace(
         config,
         task=TaskConfig(name="toy/reviews", max_length=32),
-        learner=dataclasses.replace(config.learner, name="tiny"),
+        learner=dataclasses.replace(config.learner, name=name, words=words),
         settings=dataclasses.replace(settings, **changes),
         evaluation=evaluation,
         seeds=1,

@@ -93,8 +93,10 @@ def misfit(distilled: DistilledSet, problem: Problem) -> str | None:
         if there is not None and there != here:
             return f"the distilled set has {there} {name}, the learner {problem.pretrained.source!r} {here}"
     length = 0 if synthetic.inputs is None else synthetic.inputs.shape[1]
-    if length > (longest := problem.pretrained.learner.max_length):
-        return f"the distilled set has {length} positions, the learner {problem.pretrained.source!r} {longest}"
+    learner = problem.pretrained.learner
+    if length and not learner.min_length <= length <= learner.max_length:
+        allowed = f"{learner.min_length} to {learner.max_length}"
+        return f"the distilled set has {length} positions, the learner {problem.pretrained.source!r} {allowed}"
     return None
 
 

@@ -15,10 +15,16 @@ BATCH = Batch(labels=np.arange(3, dtype=np.int32))
 
 
 def quadratic(synthetic, state, constants, real_batch, key):
-    """Distance to a random target; the state counts its calls."""
+    """Distance to a random target; the state counts its calls, and is as bad as the loss."""
     target = constants + jax.random.normal(key, synthetic.labels.shape)
     loss = jnp.sum((synthetic.labels - target) ** 2)
-    return loss, (state + 1, {"size": jnp.sum(synthetic.labels)})
+    return loss, (state + 1 + 0 * loss, {"size": jnp.sum(synthetic.labels)})
+
+
+def broken_at_first(synthetic, state, constants, real_batch, key):
+    """Not finite until its state says otherwise."""
+    loss = jnp.where(state > 0, jnp.sum(synthetic.labels**2), jnp.nan)
+    return loss, (state + 1, {})
 
 
 def start(optimizer, value=1.0):
@@ -69,6 +75,16 @@ def test_non_finite_updates_are_skipped_and_counted(bad):
     state, _ = update(state, jnp.ones(()), BATCH, jax.random.key(0))
     assert int(state.skipped) == 2 and int(state.skipped_in_a_row) == 0
     assert np.abs(np.asarray(state.synthetic.labels) - before.synthetic.labels).max() > 1e-3
+
+
+def test_an_objective_may_get_out_of_its_own_bad_state():
+    optimizer = optax.sgd(0.1)
+    update = jax.jit(make_update(broken_at_first, optimizer))
+    first, _ = update(start(optimizer), jnp.ones(()), BATCH, jax.random.key(0))
+    second, _ = update(first, jnp.ones(()), BATCH, jax.random.key(0))
+    np.testing.assert_array_equal(first.synthetic.labels, 1.0)
+    np.testing.assert_allclose(second.synthetic.labels, 0.8)
+    assert (int(second.skipped), float(second.objective)) == (1, 2.0)
 
 
 def test_linear_schedule_values():

@@ -15,8 +15,8 @@ from jaxdistill.core.types import Synthetic
 from jaxdistill.data.batching import TrainBatches
 from jaxdistill.data.encoding import Encoded
 from jaxdistill.methods.attention_label import AttentionLabel, clean, initial_set, reference
-from jaxdistill.methods.meta_learning import Outer, usual_shapes
-from jaxdistill.objectives.labels import interleaved_classes, step_sizes
+from jaxdistill.methods.meta_learning import Outer, clip_by_average_norm, usual_shapes
+from jaxdistill.objectives.labels import step_sizes
 
 
 def test_initial_set(toy_problem):
@@ -27,7 +27,7 @@ def test_initial_set(toy_problem):
     assert synthetic.attention.shape == (4, 2, 2, 1, 7)
     assert synthetic.raw_lr.shape == (3, groups)
     np.testing.assert_allclose(step_sizes(synthetic.raw_lr), 0.2, rtol=1e-5)
-    np.testing.assert_array_equal(synthetic.labels.argmax(-1), interleaved_classes(4, 2))
+    np.testing.assert_array_equal(synthetic.labels.argmax(-1), [0, 1, 0, 1])
     assert support.labels is None
     assert abs(float(synthetic.inputs.std()) / config.input_std - 1) < 0.2
     again, _ = initial_set(config, toy_problem, jax.random.key(0))
@@ -107,6 +107,40 @@ def test_clipping_acts_on_the_joint_norm_and_factors_on_the_step():
     joint = np.sqrt(2 * 30.0**2 + 2 * 40.0**2)
     np.testing.assert_allclose(state[1].mu.inputs, 0.1 * 30 / joint, rtol=1e-5)
     np.testing.assert_allclose(state[1].mu.labels, 0.1 * 40 / joint, rtol=1e-5)
+
+
+def test_the_bound_follows_the_average_of_the_norms_before():
+    clip = clip_by_average_norm(2.0, 0.5)
+    state, norms = clip.init(None), []
+    for norm in (3.0, 100.0, 4.0, 0.0):
+        clipped, state = clip.update(jnp.array([0.0, norm]), state)
+        norms.append(float(clipped[1]))
+    # Bounds: none, 2 * 3, 2 * (0.25 * 3 + 0.5 * 6) / 0.75, ...
+    np.testing.assert_allclose(norms, [3.0, 6.0, 4.0, 0.0], rtol=1e-5)
+
+
+def test_learning_rates_may_fall_in_steps_and_nothing_be_clipped():
+    outer = Outer(updates=6, lr=0.1, schedule="steps", decay_every=2, decay_factor=0.5, clip=0.0, beta1=0.5)
+    optimizer = outer.optimizer()
+    params = Synthetic(labels=jnp.zeros((1, 2)), raw_lr=jnp.zeros(1))
+    gradient = Synthetic(labels=jnp.full((1, 2), 1e3), raw_lr=jnp.ones(1))
+    state, moved = optimizer.init(params), []
+    for _ in range(6):
+        new, state = apply_optimizer(optimizer, gradient, state, params)
+        moved.append(float(params.raw_lr[0] - new.raw_lr[0]) / outer.step_size_lr)
+        params = new
+    np.testing.assert_allclose(moved, [0.1, 0.1, 0.05, 0.05, 0.025, 0.025], rtol=1e-4)
+    np.testing.assert_allclose(state[1].mu.labels, 1e3 * (1 - 0.5**6), rtol=1e-5)
+
+
+def test_a_learning_rate_of_0_freezes_a_part():
+    outer = Outer(updates=5, input_lr=0.0, label_lr=0.0)
+    optimizer = outer.optimizer()
+    params = Synthetic(inputs=jnp.ones((1, 1, 2)), labels=jnp.ones((1, 2)), raw_lr=jnp.ones(1))
+    moved, _ = apply_optimizer(optimizer, params, optimizer.init(params), params)
+    np.testing.assert_array_equal(moved.inputs, 1.0)
+    np.testing.assert_array_equal(moved.labels, 1.0)
+    assert moved.raw_lr[0] < 1.0
 
 
 def test_selections_are_spread_evenly_and_end_with_the_last_update():

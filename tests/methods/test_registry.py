@@ -38,7 +38,7 @@ CASES["attention_label/adam"] = {
     "outer": OUTER,
 }
 CASES["attention_label"] = {"length": 12, "outer": OUTER}
-CASES |= {name: {"length": 12, "outer": OUTER} for name in matching.METHODS}
+CASES |= {name: {"length": 12, "outer": OUTER} for name in (*matching.METHODS, "soft_label")}
 CASES["trajectory_matching"] |= {"steps": 2, "experts": Experts(count=2, epoch_steps=2, span=1, latest_start=1)}
 CASES["gradient_matching/summed"] = {
     "length": 12,

@@ -12,7 +12,6 @@ from jaxdistill.core.types import Batch, Synthetic
 from jaxdistill.objectives.inner_problem import InnerSpec, make_schedule
 from jaxdistill.objectives.labels import (
     initial_labels,
-    interleaved_classes,
     label_targets,
     linear_decay,
     raw_step_sizes,
@@ -22,13 +21,13 @@ from jaxdistill.objectives.labels import (
 
 @pytest.mark.parametrize("classes, probability", [(2, 0.731), (3, 0.576), (4, 0.475)])
 def test_one_hot_scores_are_far_from_one_hot_targets(classes, probability):
-    scores = jnp.asarray(initial_labels(classes, classes, "soft", own_class_probability=None))
+    scores = jnp.asarray(initial_labels(np.arange(classes), classes, "soft", own_class_probability=None))
     np.testing.assert_allclose(jnp.diagonal(label_targets(scores, "soft")), probability, atol=5e-4)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 50])
 def test_clean_soft_labels_start_at_the_probability_asked_for(classes):
-    targets = label_targets(jnp.asarray(initial_labels(classes, classes, "soft")), "soft")
+    targets = label_targets(jnp.asarray(initial_labels(np.arange(classes), classes, "soft")), "soft")
     np.testing.assert_allclose(jnp.diagonal(targets), 0.9, rtol=1e-5)
     np.testing.assert_allclose(jnp.sum(targets, axis=-1), 1.0, rtol=1e-5)
 
@@ -37,10 +36,10 @@ def test_unrestricted_and_hard_labels_are_targets_as_they_are():
     scores = jnp.array([[2.0, -3.0]])
     for kind in ("unrestricted", "hard"):
         np.testing.assert_array_equal(label_targets(scores, kind), scores)
-        np.testing.assert_array_equal(initial_labels(4, 2, kind), np.eye(2)[[0, 1, 0, 1]])
+        np.testing.assert_array_equal(initial_labels(np.array([0, 1, 0, 1]), 2, kind), np.eye(2)[[0, 1, 0, 1]])
 
 
-@pytest.mark.parametrize("lr", [1e-4, 0.01, 0.1, 1.0, 30.0])
+@pytest.mark.parametrize("lr", [1e-4, 0.01, 0.1, 0.5, 1.0, 1.5, 17.5, 30.0])
 def test_step_sizes_start_at_lr0(lr):
     np.testing.assert_allclose(step_sizes(jnp.asarray(raw_step_sizes(lr, (3,)))), lr, rtol=1e-5)
 
@@ -51,7 +50,7 @@ def test_linear_decay():
 
 def test_samples_are_interleaved_and_revisited_with_another_step_size():
     spec = InnerSpec(2, per_class=4, batch_per_class=2, steps=3)
-    np.testing.assert_array_equal(interleaved_classes(8, 2), [0, 1] * 4)
+    np.testing.assert_array_equal(spec.sample_classes, [0, 1] * 4)
     np.testing.assert_array_equal(spec.sample_order(), [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3]])
     synthetic = Synthetic(labels=jnp.arange(16.0).reshape(8, 2), raw_lr=jnp.array([0.0, 1.0, 2.0]))
     schedule = make_schedule(spec, synthetic, Batch(), None)
@@ -60,6 +59,37 @@ def test_samples_are_interleaved_and_revisited_with_another_step_size():
     np.testing.assert_array_equal(first["labels"], third["labels"])
     np.testing.assert_array_equal(first["labels"], np.arange(8.0).reshape(4, 2))
     assert len(set(np.asarray(schedule.lr).tolist())) == 3
+
+
+def test_samples_of_some_classes_only():
+    spec = InnerSpec(4, per_class=2, batch_per_class=1, steps=2, made_for=(3, 1))
+    np.testing.assert_array_equal(spec.sample_classes, [3, 1, 3, 1])
+    assert spec.samples == 4
+    np.testing.assert_array_equal(spec.sample_order(), [[0, 1], [2, 3]])
+    np.testing.assert_array_equal(initial_labels(spec.sample_classes, 4, "hard"), np.eye(4)[[3, 1, 3, 1]])
+    with pytest.raises(UserError, match="made_for holds 4: accepted are classes from 0 to 3"):
+        InnerSpec(4, made_for=(0, 4))
+
+
+def test_a_block_that_two_passes_share_collects_both_gradients():
+    """E = 2 passes over a block have the gradient of S = 2 equal blocks, added up."""
+
+    def loss(schedule):
+        data = [schedule.minibatch(index)[0]["labels"] for index in schedule.index]
+        return sum((k + 1.0) * jnp.sum(x**2) for k, x in enumerate(data))
+
+    labels, lr = jnp.arange(4.0).reshape(2, 2), jnp.zeros(2)
+
+    def shared(x):
+        spec = InnerSpec(2, per_class=1, batch_per_class=1, steps=2)
+        return loss(make_schedule(spec, Synthetic(labels=x, raw_lr=lr), Batch(), None))
+
+    def copied(x):
+        spec = InnerSpec(2, per_class=2, batch_per_class=1, steps=2)
+        return loss(make_schedule(spec, Synthetic(labels=x, raw_lr=lr), Batch(), None))
+
+    twice = jax.grad(copied)(jnp.concatenate([labels, labels]))
+    np.testing.assert_allclose(jax.grad(shared)(labels), twice[:2] + twice[2:], rtol=1e-6)
 
 
 @pytest.mark.parametrize("decay", [False, True])

@@ -1,0 +1,79 @@
+"""Soft-label and text dataset distillation (Sucholutsky & Schonlau, IJCNN 2021).
+
+Input vectors, labels and one step size an inner step are learned by the meta-gradient through the training of a small
+network. `clean()` is the default preset: a mask hides padding, learners start fresh, the choice is made on dev. What
+the published code does beside it are options of the learner (`ClassicOptions`) and of the evaluation (`paper`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from jaxdistill.core.types import Key
+from jaxdistill.io.distilled import DistilledSet
+from jaxdistill.methods.base import Method, Problem, Run
+from jaxdistill.methods.embedding_set import EmbeddingSet, distill_embeddings, initial_set, inner_spec
+from jaxdistill.methods.meta_learning import LrPer, Outer
+
+# Adam without warm-up, clipping or factors; the learning rate is halved in steps.
+OUTER = Outer(
+    lr=0.01,
+    input_lr=1.0,
+    label_lr=1.0,
+    attention_lr=0.0,
+    step_size_lr=1.0,
+    schedule="steps",
+    beta1=0.5,
+    clip=0.0,
+    batch_size=1024,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftLabel(EmbeddingSet):
+    """Settings: those of `EmbeddingSet` with the published defaults, see `clean`."""
+
+    lr_per: LrPer = "step"
+    initial_lr: float = 0.02
+    input_std: float = 1.0
+    soft_probability: float = 0.0
+    outer: Outer = OUTER
+
+
+def clean(
+    *,
+    samples: int = 1,
+    blocks: int = 1,
+    passes: int = 1,
+    updates: int,
+    decay_every: int,
+    lr: float = 0.01,
+    **changes: Any,
+) -> SoftLabel:
+    """Settings in the words of the paper.
+
+    Args:
+      samples: of each class in a block, P.
+      blocks: distinct blocks, S; a learner visits them in turn.
+      passes: over the blocks, E; each has step sizes of its own.
+      updates: outer steps.
+      decay_every: outer steps after which the learning rate is halved.
+      lr: of the outer loop.
+      **changes: to the other fields of `SoftLabel`.
+    """
+    outer = dataclasses.replace(OUTER, updates=updates, decay_every=decay_every, lr=lr)
+    return SoftLabel(per_class=samples * blocks, batch_per_class=samples, steps=blocks * passes, outer=outer, **changes)
+
+
+def distill(config: SoftLabel, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
+    """Learn the distilled set; see `methods.base.DistillFn`."""
+    init_key, learn_key = jax.random.split(key)
+    start = initial_set(config, problem, init_key)
+    spec = inner_spec(config, problem.classes)
+    return distill_embeddings("soft_label", config, problem, start, spec, key=key, learn_key=learn_key, run=run)
+
+
+METHOD = Method(SoftLabel, distill, initial_set, inner_spec)
