@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Int
 
 from jaxdistill.core import tree
-from jaxdistill.core.types import Batch, Key, Objective, PyTree, Synthetic, pytree
+from jaxdistill.core.types import Key, Objective, PyTree, Synthetic, pytree
 
 SeedAxis = Literal["map", "vmap"]
 
@@ -70,7 +70,7 @@ def apply_optimizer(
 
 
 Metrics = dict[str, Array]
-Update = Callable[[OuterState, PyTree, Batch, Key], tuple[OuterState, Metrics]]
+Update = Callable[[OuterState, PyTree, PyTree, Key], tuple[OuterState, Metrics]]
 
 
 def make_update(
@@ -97,7 +97,7 @@ def make_update(
     axis = seed_axis or default_seed_axis()
 
     def update(
-        state: OuterState, constants: PyTree, real_batch: Batch, key: Key
+        state: OuterState, constants: PyTree, real_batch: PyTree, key: Key
     ) -> tuple[OuterState, dict[str, Array]]:
         keys = jax.random.split(jax.random.fold_in(key, state.step), inits)
 

@@ -168,7 +168,7 @@ class Synthetic:
 @runtime_checkable
 class Objective(Protocol):
     def __call__(
-        self, synthetic: Synthetic, state: PyTree, constants: PyTree, real_batch: Batch, key: Key
+        self, synthetic: Synthetic, state: PyTree, constants: PyTree, real_batch: PyTree, key: Key
     ) -> tuple[Float[Array, ""], tuple[PyTree, dict[str, Array]]]:
         """Matching loss of a distilled set, for all four families alike.
 
@@ -177,7 +177,7 @@ class Objective(Protocol):
           state: arrays the objective changes from step to step; checkpointed. `()` when it has none.
           constants: arrays it only reads (a pretrained body, expert trajectories, the texts of a coreset); given
             again on resume, so neither checkpointed nor donated nor returned.
-          real_batch: one batch of real data.
+          real_batch: one batch of real data, or what stands for it (`objectives.trajectory.Segment`, a dict of these).
           key: randomness of this evaluation.
 
         Returns:

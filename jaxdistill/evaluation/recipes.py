@@ -71,9 +71,9 @@ class Recipe:
 DILM = Recipe()
 
 
-def full_data_recipe(steps: int, batch_size: int = 32) -> Recipe:
-    """Ordinary fine-tuning on all real data: AdamW 5e-5, 10 % linear warm-up, linear decay."""
-    return Recipe(steps=steps, lr=5e-5, schedule="linear", warmup=0.1, batch_size=batch_size)
+def full_data_recipe(steps: int, lr: float = 5e-5, batch_size: int = 32) -> Recipe:
+    """Ordinary fine-tuning on all real data: AdamW, 10 % linear warm-up, linear decay."""
+    return Recipe(steps=steps, lr=lr, schedule="linear", warmup=0.1, batch_size=batch_size)
 
 
 class FineTuner:

@@ -10,6 +10,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxdistill.core import adjoints
 from jaxdistill.core.errors import UserError

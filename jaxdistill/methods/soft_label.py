@@ -51,6 +51,7 @@ def clean(
     updates: int,
     decay_every: int,
     lr: float = 0.01,
+    batch_size: int = 1024,
     **changes: Any,
 ) -> SoftLabel:
     """Settings in the words of the paper.
@@ -62,9 +63,10 @@ def clean(
       updates: outer steps.
       decay_every: outer steps after which the learning rate is halved.
       lr: of the outer loop.
+      batch_size: real examples an outer step.
       **changes: to the other fields of `SoftLabel`.
     """
-    outer = dataclasses.replace(OUTER, updates=updates, decay_every=decay_every, lr=lr)
+    outer = dataclasses.replace(OUTER, updates=updates, decay_every=decay_every, lr=lr, batch_size=batch_size)
     return SoftLabel(per_class=samples * blocks, batch_per_class=samples, steps=blocks * passes, outer=outer, **changes)
 
 

@@ -104,7 +104,11 @@ def load_classic(
     if (path := find_vectors(vectors)) is not None:
         table, tokenizer, _ = load_glove(path, rows=rows, split=split)
     else:
-        encoder = load_encoder(vectors, num_classes=num_classes)
+        try:
+            encoder = load_encoder(vectors, num_classes=num_classes)
+        except UserError as error:
+            looked = f"word vectors {vectors!r}: no such file, none under $JAXDISTILL_WEIGHTS, nor an encoder"
+            raise UserError(f"{looked} ({error})") from None
         word_table, tokenizer = encoder.learner.word_table, encoder.tokenizer
         assert word_table is not None, "encoders have one"
         table = np.array(word_table(encoder.learner.init(jax.random.key(0))), np.float32)

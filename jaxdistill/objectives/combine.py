@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from jaxdistill.core.types import Batch, Key, Objective, PyTree, Synthetic
+from jaxdistill.core.types import Key, Objective, PyTree, Synthetic
 
 
 def weighted_sum(parts: Mapping[str, tuple[float, Objective]]) -> Objective:
@@ -24,7 +24,7 @@ def weighted_sum(parts: Mapping[str, tuple[float, Objective]]) -> Objective:
         synthetic: Synthetic,
         state: dict[str, PyTree],
         constants: dict[str, PyTree],
-        real_batch: dict[str, Batch],
+        real_batch: dict[str, PyTree],
         key: Key,
     ):
         total, new, metrics = jnp.zeros(()), {}, {}
@@ -42,7 +42,7 @@ def restricted(objective: Objective, *fields: str) -> Objective:
     """The same objective, differentiated in some fields of `Synthetic` only."""
     held = [field.name for field in dataclasses.fields(Synthetic) if field.name not in fields]
 
-    def of_fields(synthetic: Synthetic, state: PyTree, constants: PyTree, real_batch: Batch, key: Key):
+    def of_fields(synthetic: Synthetic, state: PyTree, constants: PyTree, real_batch: PyTree, key: Key):
         constant = {name: jax.lax.stop_gradient(getattr(synthetic, name)) for name in held}
         return objective(dataclasses.replace(synthetic, **constant), state, constants, real_batch, key)
 

@@ -108,6 +108,7 @@ class EvaluationConfig:
         the recipe with its soft labels.
       recipe: how learners train on texts.
       full_epochs: epochs of the full-data reference; 0 leaves it out.
+      full_lr: its peak learning rate.
       full_students: learners of the full-data reference.
     """
 
@@ -118,6 +119,7 @@ class EvaluationConfig:
     train_by: Literal["auto", "schedule", "recipe"] = "auto"
     recipe: Recipe = DILM
     full_epochs: float = 1.0
+    full_lr: float = 5e-5
     full_students: int = 1
 
     def __post_init__(self):
@@ -125,6 +127,8 @@ class EvaluationConfig:
         protocol_named(self.protocol)
         least = {"students": 0, "full_students": 1, "full_epochs": 0, "baseline_students": 2 if self.baselines else 0}
         at_least(self, "evaluation", least)
+        if not 0.0 < self.full_lr < float("inf"):
+            raise UserError(f"evaluation.full_lr is {self.full_lr}: accepted is a number above 0")
         if unknown := [name for name in self.baselines if name not in CORESETS]:
             raise UserError(f"unknown baseline {unknown[0]!r}: accepted are {', '.join(CORESETS)}")
 

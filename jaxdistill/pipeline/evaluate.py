@@ -122,10 +122,10 @@ class Evaluator:
 
         yield from self._shown(f"{name}: learners scored on test", numbers, outcomes())
 
-    def full(self, epochs: float, numbers: Sequence[int]) -> Iterator[Outcome]:
+    def full(self, epochs: float, lr: float, numbers: Sequence[int]) -> Iterator[Outcome]:
         """Outcomes of learners fine-tuned on the whole training split, as they come."""
         steps = max(1, round(epochs * len(self._problem.train) / full_data_recipe(1).batch_size))
-        recipe = full_data_recipe(steps)
+        recipe = full_data_recipe(steps, lr)
         for number in numbers:
             yield self._fine_tuned(self._problem.train, recipe, number, packed=True)
 

@@ -68,7 +68,7 @@ def evaluate_run(
         train = functools.partial(evaluator.by_schedule, SNAPPED, text, spec)
         baselines[SNAPPED] = kept.get(SNAPPED, evaluation.baseline_students, train)
     if evaluation.full_epochs:
-        train = functools.partial(evaluator.full, evaluation.full_epochs)
+        train = functools.partial(evaluator.full, evaluation.full_epochs, evaluation.full_lr)
         baselines["full"] = kept.get("full", evaluation.full_students, train)
     notes = [*problem.notes, *dict.fromkeys(note for plan in plans for note in plan.notes), *shortfalls(config)]
     result = _result(config, problem, sets, own, baselines, notes, kept.seconds)

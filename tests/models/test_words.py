@@ -93,6 +93,11 @@ def test_vectors_of_an_encoder():
     assert made.tokenizer.encode("film").ids[0] == made.tokenizer.token_to_id("[CLS]")
 
 
+def test_vectors_that_are_nowhere():
+    with pytest.raises(UserError, match="word vectors 'no/such/x/y': no such file, none under .* nor an encoder"):
+        load_classic("mlp", "no/such/x/y", num_classes=2, length=16)
+
+
 @pytest.mark.needs_weights("glove-100d-subset")
 def test_real_vectors(weights_dir):
     table, tokenizer, _ = load_glove(find_vectors(str(weights_dir / "glove-100d-subset")))

@@ -18,9 +18,10 @@ from jaxdistill.methods.attention_label import AttentionLabel
 from jaxdistill.methods.base import Stopped
 from jaxdistill.methods.coreset import Coreset
 from jaxdistill.methods.meta_learning import Outer
+from jaxdistill.methods.registry import method_named
 from jaxdistill.pipeline import result as pipeline_result
 from jaxdistill.pipeline import run
-from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig
+from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig, WordsConfig
 from jaxdistill.pipeline.dry_run import dry_run
 from jaxdistill.pipeline.evaluate import Evaluator
 from jaxdistill.pipeline.evaluate_folder import evaluate_folder
@@ -255,6 +256,13 @@ def test_non_finite_loss_ends_the_run_with_a_checkpoint_kept(tmp_path):
         run_experiment(config(settings=settings), tmp_path / "run", say=silent)
     last = max(folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir())
     assert int(last) == 20, "the steps were skipped, and the state is finite"
+
+
+@pytest.mark.parametrize("method", ["gradient_matching", "trajectory_matching"])
+def test_dry_run_of_other_objectives(method):
+    learner = LearnerConfig(name="mlp", words=WordsConfig(vectors="tiny"))
+    settings = method_named(method).config(length=12, steps=2)
+    assert "GFLOP" in dry_run(config(method=method, settings=settings, learner=learner))
 
 
 def test_dry_run_says_what_a_step_takes():

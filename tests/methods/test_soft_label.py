@@ -1,0 +1,85 @@
+"""Soft-label distillation: the paper's words as settings, its initial state, labels that are step sizes."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.core.losses import cross_entropy
+from jaxdistill.methods.embedding_set import initial_set, inner_spec
+from jaxdistill.methods.soft_label import clean
+from jaxdistill.objectives.labels import label_targets, step_sizes
+from jaxdistill.pipeline.config import LearnerConfig, TaskConfig, WordsConfig
+from jaxdistill.pipeline.prepare import prepare
+
+
+@pytest.fixture(scope="module")
+def problem():
+    learner = LearnerConfig(name="bi_lstm", words=WordsConfig(vectors="tiny"))
+    return prepare(TaskConfig(name="toy/reviews", max_length=16), learner)
+
+
+def test_blocks_are_visited_in_turn_with_a_step_size_for_each_pass():
+    config = clean(samples=2, blocks=3, passes=2, updates=10, decay_every=5)
+    spec = inner_spec(config, 2)
+    assert (spec.samples, spec.steps) == (12, 6)
+    blocks = np.arange(12).reshape(3, 4)
+    np.testing.assert_array_equal(spec.sample_order(), blocks[[0, 1, 2, 0, 1, 2]])
+
+
+def test_initial_state(problem):
+    config = clean(blocks=2, passes=2, updates=10, decay_every=5, length=9, initial_lr=1.5)
+    synthetic, _ = initial_set(config, problem, jax.random.key(0))
+    assert synthetic.inputs.shape == (4, 9, 32) and synthetic.raw_lr.shape == (4,)
+    np.testing.assert_array_equal(synthetic.labels, np.eye(2)[[0, 1, 0, 1]])
+    np.testing.assert_allclose(step_sizes(synthetic.raw_lr), 1.5, rtol=1e-6)
+    assert abs(float(synthetic.inputs.std()) - 1) < 0.1
+
+
+def test_soft_labels_start_as_one_hot_logits(problem):
+    config = clean(updates=10, decay_every=5, length=9, label_kind="soft")
+    synthetic, _ = initial_set(config, problem, jax.random.key(0))
+    targets = label_targets(synthetic.labels, "soft")
+    np.testing.assert_allclose(targets, [[0.731, 0.269], [0.269, 0.731]], atol=5e-4)
+
+
+def test_the_optimiser_is_the_published_one():
+    outer = clean(updates=1200, decay_every=180, lr=0.1).outer
+    assert (outer.lr, outer.beta1, outer.clip, outer.schedule) == (0.1, 0.5, 0.0, "steps")
+    assert (outer.input_lr, outer.label_lr, outer.step_size_lr) == (1.0, 1.0, 1.0)
+    assert (outer.decay_labels, outer.decay_step_sizes, outer.batch_size) == (0.0, 0.0, 1024)
+
+
+def test_the_mass_of_a_label_is_a_step_size_of_its_sample():
+    logits = jnp.array([[0.3, -0.2], [0.1, 0.4]])
+    labels = jnp.array([[1.0, -0.5], [0.2, 0.3]])
+    one, scaled = (jax.grad(cross_entropy)(logits, labels * a) for a in (jnp.ones((2, 1)), jnp.array([[3.0], [1.0]])))
+    np.testing.assert_allclose(scaled, one * np.array([[3.0], [1.0]]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": 0}, "per_class is 0"),
+        ({"blocks": 0}, "per_class is 0"),
+        ({"passes": 0}, "steps is 0"),
+        ({"updates": 0}, "outer.updates is 0"),
+        ({"decay_every": 0}, "outer.decay_every is 0"),
+    ],
+)
+def test_bad_settings(changes, message):
+    with pytest.raises(UserError, match=message):
+        clean(**({"updates": 10, "decay_every": 5} | changes))
+
+
+def test_samples_too_short_for_the_network():
+    learner = LearnerConfig(name="text_cnn", words=WordsConfig(vectors="tiny"))
+    problem = prepare(TaskConfig(name="toy/reviews", max_length=16), learner)
+    config = clean(updates=10, decay_every=5, length=4)
+    with pytest.raises(UserError, match="length 4 is less than the 5 positions the learner needs"):
+        initial_set(config, problem, jax.random.key(0))
+    with pytest.raises(UserError, match="a step size must be above 0"):
+        initial_set(clean(updates=10, decay_every=5, length=8, initial_lr=0.0), problem, jax.random.key(0))
