@@ -135,7 +135,7 @@ def train_experts(config: Experts, problem: Problem, *, key: Key, run: Run, axis
     }
 
     @jax.jit
-    def begin(number: int) -> PyTree:
+    def begin(number: int | jax.Array) -> PyTree:
         return learner.refresh(base, jax.random.fold_in(head_key, number)).trainable
 
     paths = [folder / f"expert_{number:03d}" for number in range(config.count)]

@@ -80,7 +80,7 @@ def test_mmd_by_hand(kernel):
     expected = p @ k(x, x) @ p - 2 * p @ k(x, y) @ q + q @ k(y, y) @ q
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert found > 0
-    np.testing.assert_allclose(weighted_mmd(jnp.asarray(x), jnp.asarray(x), p, p, kernel), 0, atol=1e-5)
+    np.testing.assert_allclose(weighted_mmd(*map(jnp.asarray, (x, x, p, p)), kernel), 0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
