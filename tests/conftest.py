@@ -67,6 +67,7 @@ def _missing(mark: pytest.Mark) -> str | None:
 # Files that take minutes, longest first: started last, one of them would keep one process busy and the others idle.
 _LONG = (
     "parallel/test_outer_step.py",
+    "objectives/test_conformance.py",
     "objectives/test_meta_model.py",
     "experiments/test_commands.py",
     "pipeline/test_run.py",
