@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from beartype import BeartypeConf, beartype
 
@@ -26,6 +27,15 @@ def checked(function: Callable) -> Callable:
     configurations refuse wrong types themselves, with a `UserError`.
     """
     return function if function.__name__ == "__init__" else _with_beartype(function)
+
+
+def derivative_along(function: Callable[[Any], float], value: Any, direction: Any, h: float) -> float:
+    """Central difference of fourth order of a function of an array, along a direction of its shape."""
+
+    def at(shift: float) -> float:
+        return float(function(value + shift * direction))
+
+    return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
 
 
 def python_environment(*, devices: int = 1, **extra: str) -> dict[str, str]:

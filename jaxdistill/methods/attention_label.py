@@ -17,10 +17,9 @@ import numpy as np
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import AttentionRows, Batch, Key, Synthetic
-from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods import embedding_set
-from jaxdistill.methods.base import Method, Problem, Run
-from jaxdistill.methods.embedding_set import EmbeddingSet, distill_embeddings
+from jaxdistill.methods.base import Problem
+from jaxdistill.methods.embedding_set import EmbeddingSet, embedding_method
 from jaxdistill.methods.meta_learning import Outer
 from jaxdistill.objectives.inner_problem import InnerSpec
 
@@ -114,12 +113,5 @@ def initial_set(config: AttentionLabel, problem: Problem, key: Key) -> tuple[Syn
     return dataclasses.replace(synthetic, attention=jax.random.normal(attention_key, sizes)), support
 
 
-def distill(config: AttentionLabel, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
-    """Learn the distilled set; see `methods.base.DistillFn`."""
-    init_key, learn_key = jax.random.split(key)
-    start = initial_set(config, problem, init_key)
-    spec = inner_spec(config, problem.classes)
-    return distill_embeddings("attention_label", config, problem, start, spec, key=key, learn_key=learn_key, run=run)
-
-
-METHOD = Method(AttentionLabel, distill, initial_set, inner_spec)
+METHOD = embedding_method("attention_label", AttentionLabel, start=initial_set, spec=inner_spec)
+distill = METHOD.distill

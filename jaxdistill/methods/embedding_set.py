@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -14,7 +15,7 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.core.random import numpy_seed
 from jaxdistill.core.types import Batch, Key, Synthetic
 from jaxdistill.io.distilled import DistilledSet
-from jaxdistill.methods.base import Problem, Run
+from jaxdistill.methods.base import Method, Problem, Run
 from jaxdistill.methods.meta_learning import LrPer, Match, Outer, check_lr_per, finish, initial_step_sizes, learn
 from jaxdistill.objectives.inner_problem import InnerSpec
 from jaxdistill.objectives.labels import LabelKind, initial_labels
@@ -115,39 +116,40 @@ def initial_set(config: EmbeddingSet, problem: Problem, key: Key) -> tuple[Synth
     return synthetic, Batch(labels=jnp.asarray(labels) if hard else None)
 
 
-def distill_embeddings(
-    method: str,
-    config: EmbeddingSet,
-    problem: Problem,
-    start: tuple[Synthetic, Batch],
-    spec: InnerSpec,
+def embedding_method(
+    name: str,
+    settings: type[EmbeddingSet],
     *,
-    match: Match | None = None,
-    key: Key,
-    learn_key: Key,
-    run: Run,
-) -> DistilledSet:
-    """Learn from `start` and make the folder's content of it.
+    start: Callable[[Any, Problem, Key], tuple[Synthetic, Batch]] = initial_set,
+    spec: Callable[[Any, int], InnerSpec] = inner_spec,
+    match: Callable[..., Match] | None = None,
+) -> Method:
+    """A registry entry that learns input embeddings.
 
     Args:
-      method: its name, for the manifest.
-      config: its settings.
-      problem: data and learner.
-      start: of `initial_set`.
-      spec: how learners train.
-      match: what is descended, see `methods.meta_learning.learn`.
-      key: of the whole method, for the manifest.
-      learn_key: of the outer loop.
-      run: side effects.
+      name: of the method.
+      settings: its dataclass.
+      start: see `Method.initial`.
+      spec: see `Method.inner_spec`.
+      match: see `Method.match`; with the keywords `key` and `run` it also makes what the objective needs (experts).
     """
-    fitted = learn(problem, *start, spec, config.outer, match=match, key=learn_key, run=run)
-    result = DistilledSet(
-        labels=spec.sample_classes,
-        label_names=problem.data.task.label_names,
-        manifest={},
-        synthetic=fitted.synthetic,
-    )
-    return finish(result, method, config, problem, key, fitted, config.outer, run)
+
+    def distill(config: Any, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
+        """Learn the distilled set; see `methods.base.DistillFn`."""
+        init_key, learn_key = jax.random.split(key)
+        synthetic, support = start(config, problem, init_key)
+        inner = spec(config, problem.classes)
+        chosen = None if match is None else match(config, problem, inner, key=jax.random.fold_in(key, 1), run=run)
+        fitted = learn(problem, synthetic, support, inner, config.outer, match=chosen, key=learn_key, run=run)
+        result = DistilledSet(
+            labels=inner.sample_classes,
+            label_names=problem.data.task.label_names,
+            manifest={},
+            synthetic=fitted.synthetic,
+        )
+        return finish(result, name, config, problem, key, fitted, config.outer, run)
+
+    return Method(settings, distill, start, spec, match=match)
 
 
 def _text_inputs(problem: Problem, spec: InnerSpec, length: int, key: Key) -> Float[Array, "n l d"]:

@@ -82,6 +82,7 @@ class Library:
       begin: `begin(i)` is the start of expert i's training.
       starts, span: see `Experts`.
       seed: of the segments drawn.
+      temporary: the folder that holds the files, where no run folder does.
     """
 
     def __init__(
@@ -91,7 +92,9 @@ class Library:
         starts: tuple[int, ...],
         span: int,
         seed: int,
+        temporary: tempfile.TemporaryDirectory | None = None,
     ):
+        self._temporary = temporary  # it goes when the library does
         self._trajectories, self._begin, self._starts, self._span, self._seed = trajectories, begin, starts, span, seed
 
     def segment(self, step: int) -> Segment:
@@ -120,13 +123,20 @@ def train_experts(config: Experts, problem: Problem, *, key: Key, run: Run, axis
       axis: train them one after another, or a few at once; by backend.
 
     Raises:
-      UserError: a file of an expert is damaged, or holds another one.
+      UserError: a file of an expert is damaged, or holds another one; an expert diverged; there are several processes.
       Stopped: the run was asked to stop.
     """
     axis = axis or default_seed_axis()
     learner, base = problem.pretrained.learner, problem.base()
     head_key, data_key, segment_key = jax.random.split(key, 3)
-    folder = Path(tempfile.mkdtemp(prefix="jaxdistill_experts_")) if run.folder is None else run.folder / "experts"
+    if jax.process_count() > 1:
+        raise UserError("experts are trained by one process: match trajectories without launching several")
+    temporary = None
+    if run.folder is not None:
+        folder = run.folder / "experts"
+    else:
+        temporary = tempfile.TemporaryDirectory(prefix="jaxdistill_experts_")
+        folder = Path(temporary.name)
     facts = {
         "experts": plain(config),
         "learner": problem.pretrained.source,
@@ -144,7 +154,7 @@ def train_experts(config: Experts, problem: Problem, *, key: Key, run: Run, axis
         at_once = 1 if axis == "map" else 8
         _train(config, problem, missing, at_once, axis, begin, data_key, paths, facts, run)
     trajectories = [open_trajectory(path, base.trainable, facts) for path in paths]
-    return Library(trajectories, begin, config.starts, config.span, numpy_seed(segment_key))
+    return Library(trajectories, begin, config.starts, config.span, numpy_seed(segment_key), temporary)
 
 
 def _train(

@@ -6,7 +6,6 @@ The four methods differ in nothing but their default weights: give one a second 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -15,9 +14,8 @@ import jax.numpy as jnp
 from jaxdistill.core import adjoints
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Key, Objective, Variables
-from jaxdistill.io.distilled import DistilledSet
-from jaxdistill.methods.base import Method, Problem, Run
-from jaxdistill.methods.embedding_set import EmbeddingSet, distill_embeddings, initial_set, inner_spec
+from jaxdistill.methods.base import Problem, Run
+from jaxdistill.methods.embedding_set import EmbeddingSet, embedding_method
 from jaxdistill.methods.experts import Experts, Library, train_experts
 from jaxdistill.methods.meta_learning import Match
 from jaxdistill.objectives.combine import restricted, weighted_sum
@@ -95,17 +93,24 @@ class DistributionMatchingSet(Matching):
     distribution: float = 1.0
 
 
-def make_match(config: Matching, problem: Problem, spec: InnerSpec, library: Library | None = None) -> Match:
+def make_match(
+    config: Matching, problem: Problem, spec: InnerSpec, *, key: Key | None = None, run: Run | None = None
+) -> Match:
     """What the settings descend.
 
     Args:
       config: settings.
       problem: data and learner.
       spec: how learners train on the set.
-      library: experts; without, a segment of the right shape stands for theirs, which serves to count work only.
+      key, run: for the training of experts, where trajectories are matched. Without `run` none are trained, and a
+        segment of the right shape stands for theirs: enough to count the work of a step.
     """
     learner, base = problem.pretrained.learner, problem.base()
     adjoint = adjoints.parse(config.outer.adjoint)
+    library = None
+    if config.trajectory and run is not None:
+        assert key is not None
+        library = train_experts(config.experts, problem, key=key, run=run)
     parts: dict[str, tuple[float, Objective]] = {}
     states: dict[str, Any] = {}
     if config.meta_model:
@@ -139,25 +144,12 @@ def _segment(step: int, library: Library | None, base: Variables) -> Segment:
     return Segment(base.trainable, jax.tree.map(lambda x: x + jnp.ones_like(x), base.trainable))
 
 
-def distill(method: str, config: Matching, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
-    """Learn the distilled set, after training experts where trajectories are matched; see `methods.base.DistillFn`."""
-    init_key, learn_key = jax.random.split(key)
-    spec = inner_spec(config, problem.classes)
-    start = initial_set(config, problem, init_key)
-    library = None
-    if config.trajectory:
-        library = train_experts(config.experts, problem, key=jax.random.fold_in(key, 1), run=run)
-    match = make_match(config, problem, spec, library)
-    return distill_embeddings(method, config, problem, start, spec, match=match, key=key, learn_key=learn_key, run=run)
-
-
-def _method(name: str, settings: type[Matching]) -> Method:
-    return Method(settings, functools.partial(distill, name), initial_set, inner_spec, match=make_match)
-
-
 METHODS = {
-    "meta_model_matching": _method("meta_model_matching", MetaModelMatching),
-    "gradient_matching": _method("gradient_matching", GradientMatchingSet),
-    "trajectory_matching": _method("trajectory_matching", TrajectoryMatching),
-    "distribution_matching": _method("distribution_matching", DistributionMatchingSet),
+    name: embedding_method(name, settings, match=make_match)
+    for name, settings in {
+        "meta_model_matching": MetaModelMatching,
+        "gradient_matching": GradientMatchingSet,
+        "trajectory_matching": TrajectoryMatching,
+        "distribution_matching": DistributionMatchingSet,
+    }.items()
 }

@@ -10,12 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
-
-from jaxdistill.core.types import Key
-from jaxdistill.io.distilled import DistilledSet
-from jaxdistill.methods.base import Method, Problem, Run
-from jaxdistill.methods.embedding_set import EmbeddingSet, distill_embeddings, initial_set, inner_spec
+from jaxdistill.methods.embedding_set import EmbeddingSet, embedding_method
 from jaxdistill.methods.meta_learning import LrPer, Outer
 
 # Adam without warm-up, clipping or factors; the learning rate is halved in steps.
@@ -70,12 +65,4 @@ def clean(
     return SoftLabel(per_class=samples * blocks, batch_per_class=samples, steps=blocks * passes, outer=outer, **changes)
 
 
-def distill(config: SoftLabel, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
-    """Learn the distilled set; see `methods.base.DistillFn`."""
-    init_key, learn_key = jax.random.split(key)
-    start = initial_set(config, problem, init_key)
-    spec = inner_spec(config, problem.classes)
-    return distill_embeddings("soft_label", config, problem, start, spec, key=key, learn_key=learn_key, run=run)
-
-
-METHOD = Method(SoftLabel, distill, initial_set, inner_spec)
+METHOD = embedding_method("soft_label", SoftLabel)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import derivative_along
 
 from jaxdistill.core import adjoints, tree
 from jaxdistill.core.losses import attention_cross_entropy, cross_entropy
@@ -102,11 +103,10 @@ def test_meta_gradients_agree_with_finite_differences(steps, label_kind, attenti
             continue
         direction = jax.random.normal(jax.random.key(4), value.shape)
 
-        def moved(shift, field=field, value=value, direction=direction):
-            return float(loss_and_gradient(dataclasses.replace(synthetic, **{field: value + shift * direction}))[0])
+        def loss_at(moved, field=field):
+            return loss_and_gradient(dataclasses.replace(synthetic, **{field: moved}))[0]
 
-        h = 1e-3
-        expected = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+        expected = derivative_along(loss_at, value, direction, 1e-3)
         found = float(jnp.vdot(getattr(gradient, field), direction))
         assert abs(expected) > 1e-7
         np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=field)
