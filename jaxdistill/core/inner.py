@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxdistill.core.types import PyTree, pytree
+from jaxdistill.core.types import Key, PyTree, pytree
 
 
 @runtime_checkable
 class InnerLoss(Protocol):
-    def __call__(self, params: PyTree, data: PyTree, constants: PyTree) -> Float[Array, ""]:
+    def __call__(self, params: PyTree, data: PyTree, constants: Any) -> Float[Array, ""]:
         """Training loss of one inner step.
 
         Args:
           params: trainable parameters; twice differentiated.
           data: floating arrays of the minibatch; differentiated after `params`.
-          constants: whatever else the loss reads (frozen parameters, token ids, masks); never differentiated.
+          constants: whatever else the loss reads (frozen parameters, token ids, masks, a key), `Constants` as a rule;
+            never differentiated.
         """
         ...
 
@@ -90,6 +91,14 @@ INNER_OPTIMIZERS: dict[str, Callable[[], InnerOptimizer]] = {
 }
 
 
+class Constants(NamedTuple):
+    """What an inner loss reads and is never differentiated in; see `Schedule` for the parts."""
+
+    fixed: PyTree
+    frozen: PyTree
+    key: Key | None
+
+
 @pytree
 class Schedule:
     """What an inner loop trains on.
@@ -100,6 +109,7 @@ class Schedule:
       data: floating arrays with a leading axis of all n samples; differentiated.
       fixed: other arrays with the same leading axis (token ids, masks); not differentiated.
       frozen: arrays shared by all steps (frozen parameters); not differentiated.
+      keys: one of each step, for learners that drop features at random in training; `None` trains without.
     """
 
     lr: Float[Array, " t"] | Float[Array, "t g"]
@@ -107,18 +117,19 @@ class Schedule:
     data: PyTree
     fixed: PyTree = None
     frozen: PyTree = None
+    keys: Key | None = None
 
     @property
     def steps(self) -> int:
         return self.index.shape[0]
 
-    def minibatch(self, index: Int[Array, " m"]) -> tuple[PyTree, PyTree]:
-        """(data, constants) of the samples at `index`, as `InnerLoss` takes them."""
+    def minibatch(self, index: Int[Array, " m"], key: Key | None = None) -> tuple[PyTree, Constants]:
+        """(data, constants) of the samples at `index`, as `InnerLoss` takes them; `key` is that of the step."""
 
         def take(tree: PyTree) -> PyTree:
             return jax.tree.map(lambda x: x[index], tree)
 
-        return take(self.data), (take(self.fixed), self.frozen)
+        return take(self.data), Constants(take(self.fixed), self.frozen, key)
 
 
 class Inner(NamedTuple):

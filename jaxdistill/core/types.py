@@ -129,9 +129,10 @@ class Learner(NamedTuple):
       embed: `embed(variables, batch)` is a sentence vector of each example, [n, d], for coresets; `None` when there is
         none.
       max_length: most positions a row may have.
-      shape: static sizes: "width", "layers", "heads", "classes", "vocabulary".
+      shape: static sizes: "width", "layers", "heads", "classes", "logits" (of the head), "vocabulary".
       packs: whether a row may hold several examples.
       min_length: fewest positions a row may have.
+      threshold: by how much the last logit must exceed the others for its class to be called.
     """
 
     init: InitFn
@@ -146,6 +147,7 @@ class Learner(NamedTuple):
     shape: dict[str, int]
     packs: bool = True
     min_length: int = 1
+    threshold: float = 0.0
 
 
 @pytree

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -139,24 +140,34 @@ def single_step(inner: Inner, params: PyTree, schedule: Schedule) -> PyTree:
         return jax.tree.map(jnp.add, cotangent, params_bar), lr_bar, data_bar, None
 
     step.defvjp(forward, backward)
-    data, constants = schedule.minibatch(schedule.index[0])
-    return step(params, schedule.lr[0], data, constants)
+    lr, index, key = jax.tree.map(lambda x: x[0], _by_step(schedule))
+    data, constants = schedule.minibatch(index, key)
+    return step(params, lr, data, constants)
+
+
+def _by_step(schedule: Schedule) -> tuple[jax.Array, jax.Array, Key | None]:
+    """What differs from step to step, along the leading axis of each part: step sizes, samples, keys."""
+    return schedule.lr, schedule.index, schedule.keys
+
+
+def _with_steps(schedule: Schedule, steps: tuple[jax.Array, jax.Array, Key | None]) -> Schedule:
+    lr, index, keys = steps
+    return dataclasses.replace(schedule, lr=lr, index=index, keys=keys)
 
 
 def _scan(step: Step, carry: Carry, schedule: Schedule) -> Carry:
     def body(carry, t):
-        lr, index = t
-        data, constants = schedule.minibatch(index)
+        lr, index, key = t
+        data, constants = schedule.minibatch(index, key)
         return step(carry, lr, data, constants), None
 
-    return jax.lax.scan(body, carry, (schedule.lr, schedule.index))[0]
+    return jax.lax.scan(body, carry, _by_step(schedule))[0]
 
 
 def _window(schedule: Schedule, start: int | jax.Array, size: int) -> Schedule:
     """Steps start..start+size-1; `start` may be traced."""
-    lr = jax.lax.dynamic_slice_in_dim(schedule.lr, start, size)
-    index = jax.lax.dynamic_slice_in_dim(schedule.index, start, size)
-    return Schedule(lr, index, schedule.data, schedule.fixed, schedule.frozen)
+    steps = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), _by_step(schedule))
+    return _with_steps(schedule, steps)
 
 
 def _nested(step: Step, carry: Carry, schedule: Schedule, size: int) -> Carry:
@@ -164,20 +175,19 @@ def _nested(step: Step, carry: Carry, schedule: Schedule, size: int) -> Carry:
     size = min(size or max(1, math.isqrt(schedule.steps)), schedule.steps)
     segments, remainder = divmod(schedule.steps, size)
 
-    def segment(carry, lr, index, data):
-        part = Schedule(lr, index, data, schedule.fixed, schedule.frozen)
-        return _scan(step, carry, part)
+    def segment(carry, steps, data):
+        return _scan(step, carry, dataclasses.replace(_with_steps(schedule, steps), data=data))
 
     checkpointed = jax.checkpoint(segment)
     if remainder:
-        carry = checkpointed(carry, schedule.lr[:remainder], schedule.index[:remainder], schedule.data)
+        first = jax.tree.map(lambda x: x[:remainder], _by_step(schedule))
+        carry = checkpointed(carry, first, schedule.data)
 
-    def body(carry, t):
-        return checkpointed(carry, *t, schedule.data), None
+    def body(carry, steps):
+        return checkpointed(carry, steps, schedule.data), None
 
-    lr = schedule.lr[remainder:].reshape(segments, size, *schedule.lr.shape[1:])
-    index = schedule.index[remainder:].reshape(segments, size, *schedule.index.shape[1:])
-    return jax.lax.scan(body, carry, (lr, index))[0]
+    rest = jax.tree.map(lambda x: x[remainder:].reshape(segments, size, *x.shape[1:]), _by_step(schedule))
+    return jax.lax.scan(body, carry, rest)[0]
 
 
 def _truncated(inner: Inner, carry: Carry, schedule: Schedule, window: int, key: Key | None) -> PyTree:
@@ -189,8 +199,9 @@ def _truncated(inner: Inner, carry: Carry, schedule: Schedule, window: int, key:
     constant = jax.lax.stop_gradient(schedule)
 
     def burn_in(t, carry):
-        data, constants = constant.minibatch(constant.index[t])
-        return plain_step(inner, carry, constant.lr[t], data, constants)
+        lr, index, key = jax.tree.map(lambda x: x[t], _by_step(constant))
+        data, constants = constant.minibatch(index, key)
+        return plain_step(inner, carry, lr, data, constants)
 
     # Differentiating a loop with a traced length is impossible; nothing in it is differentiated.
     carry = jax.lax.fori_loop(0, start, burn_in, jax.lax.stop_gradient(carry))
@@ -208,33 +219,37 @@ def _tesla(inner: Inner, params: PyTree, schedule: Schedule) -> PyTree:
         raise UserError("the tesla adjoint holds for plain SGD inner steps only: use first_order or an exact adjoint")
     step = functools.partial(plain_step, inner)
 
+    def replay(lr, data, constants) -> Schedule:
+        fixed, frozen, keys = constants
+        return Schedule(lr, schedule.index, data, fixed, frozen, keys)
+
     @jax.custom_vjp
     def loop(params, lr, data, constants):
-        return _scan(step, (params, ()), Schedule(lr, schedule.index, data, *constants))[0]
+        return _scan(step, (params, ()), replay(lr, data, constants))[0]
 
     def forward(params, lr, data, constants):
         return loop(params, lr, data, constants), (params, lr, data, constants)
 
     def backward(residuals, v):
         params, lr, data, constants = residuals
-        replay = Schedule(lr, schedule.index, data, *constants)
+        again = replay(lr, data, constants)
         one = mixed_step(inner, hessian=False)
 
         def body(carry, t):
             params, data_bar = carry
-            lr, index = t
+            only = jax.tree.map(lambda x: x[None], t)
 
             def advance(lr, data):
-                part = Schedule(lr[None], index[None], data, *constants)
+                part = dataclasses.replace(_with_steps(again, only), lr=lr[None], data=data)
                 return _scan(one, (params, ()), part)[0]
 
-            params, pullback = jax.vjp(advance, lr, data)
+            params, pullback = jax.vjp(advance, t[0], data)
             lr_bar, step_bar = pullback(v)
             return (params, jax.tree.map(jnp.add, data_bar, step_bar)), lr_bar
 
         zeros = jax.tree.map(jnp.zeros_like, data)
-        (_, data_bar), lr_bar = jax.lax.scan(body, (params, zeros), (replay.lr, replay.index))
+        (_, data_bar), lr_bar = jax.lax.scan(body, (params, zeros), _by_step(again))
         return v, lr_bar, data_bar, None
 
     loop.defvjp(forward, backward)
-    return loop(params, schedule.lr, schedule.data, (schedule.fixed, schedule.frozen))
+    return loop(params, schedule.lr, schedule.data, (schedule.fixed, schedule.frozen, schedule.keys))

@@ -104,9 +104,10 @@ def label_table(distilled: DistilledSet) -> str:
     if values is None:
         return ""
     values = np.asarray(values, np.float64)
+    shown = distilled.label_names[-values.shape[1] :]  # a single number speaks of class 1 of two
     low, high = min(0.0, float(values.min())), float(values.max())
     kind = "probabilities" if distilled.soft_labels is not None else "scores"
-    names = "".join(f'<th class="number">{text(name)}</th>' for name in distilled.label_names)
+    names = "".join(f'<th class="number">{text(name)}</th>' for name in shown)
     rows = [f"<tr><th>sample</th><th>class</th>{names}</tr>"]
     for index, row in enumerate(values[:MOST_ROWS]):
         cells = "".join(_shaded(value, (value - low) / max(high - low, 1e-12)) for value in row)

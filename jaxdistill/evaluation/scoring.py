@@ -52,6 +52,8 @@ def score_batch(learner: Learner, variables: Variables, batch: Batch) -> Score:
     """Score of one batch; fillers (weight 0) do not count."""
     logits = learner.apply(variables, batch).logits
     losses = example_cross_entropy(logits, batch.labels)
+    if learner.threshold:
+        logits = logits.at[:, -1].add(-learner.threshold)
     return Score(confusion(logits, batch.labels, batch.weights), jnp.sum(losses * batch.weights))
 
 

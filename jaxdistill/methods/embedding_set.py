@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Method, Problem, Run
 from jaxdistill.methods.meta_learning import LrPer, Match, Outer, check_lr_per, finish, initial_step_sizes, learn
 from jaxdistill.objectives.inner_problem import InnerSpec
-from jaxdistill.objectives.labels import LabelKind, initial_labels
+from jaxdistill.objectives.labels import LabelKind, LabelStart, drawn_labels, initial_labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +30,9 @@ class EmbeddingSet:
       batch_per_class: samples of each class in an inner minibatch, b.
       steps: inner steps T.
       length: positions of a sample S; all of them are read.
-      label_kind: hard, soft or unrestricted.
+      label_kind: hard, soft, unrestricted or, of two classes, binary; see `objectives.labels`.
       soft_probability: what soft labels give their own class at first; 0 uses the one-hot vector as scores.
+      label_start: scores before learning; other than "one_hot", see `objectives.labels.drawn_labels`.
       inner_optimizer: sgd, momentum or adam.
       lr_per: step sizes learned: one for the whole set, one a step, or one a step and layer group.
       initial_lr: step size before learning.
@@ -50,6 +51,7 @@ class EmbeddingSet:
     length: int = 64
     label_kind: LabelKind = "unrestricted"
     soft_probability: float = 0.9
+    label_start: LabelStart = "one_hot"
     inner_optimizer: Literal["sgd", "momentum", "adam"] = "sgd"
     lr_per: LrPer = "layer"
     initial_lr: float = 0.1
@@ -63,6 +65,10 @@ class EmbeddingSet:
     def __post_init__(self):
         if self.initial_inputs not in ("normal", "texts"):
             raise UserError(f"unknown initial_inputs {self.initial_inputs!r}: give normal or texts")
+        if self.label_start not in get_args(LabelStart):
+            raise UserError(f"unknown label_start {self.label_start!r}: give one of {', '.join(get_args(LabelStart))}")
+        if self.label_kind == "hard" and self.label_start != "one_hot":
+            raise UserError(f"label_start is {self.label_start!r}, but hard labels are not learned: give one_hot")
         if self.length < 1:
             raise UserError(f"length is {self.length}: a sample needs at least 1 position")
         if self.label_kind == "soft" and not 0.0 <= self.soft_probability < 1.0:
@@ -107,6 +113,9 @@ def initial_set(config: EmbeddingSet, problem: Problem, key: Key) -> tuple[Synth
     labels = initial_labels(
         spec.sample_classes, spec.classes, config.label_kind, own_class_probability=config.soft_probability or None
     )
+    if config.label_start != "one_hot":
+        label_key = jax.random.fold_in(key, 1)
+        labels = drawn_labels(config.label_start, spec.sample_classes, labels.shape, label_key)
     hard = config.label_kind == "hard"
     synthetic = Synthetic(
         inputs=inputs,

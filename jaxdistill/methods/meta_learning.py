@@ -58,6 +58,8 @@ class Outer:
         `decay_every` updates.
       warmup: share of the updates spent warming up under "linear".
       decay_every, decay_factor: of "steps".
+      decay_ahead: updates by which "steps" runs ahead; published code that steps its schedule before an epoch is one
+        epoch ahead.
       beta1: of Adam.
       first_update_is_zero: warm-up from factor 0 rather than 1/W.
       clip: largest global norm of the meta-gradient over all learned parts together; 0 for none.
@@ -81,6 +83,7 @@ class Outer:
     warmup: float = 0.1
     decay_every: int = 100
     decay_factor: float = 0.5
+    decay_ahead: int = 0
     beta1: float = 0.9
     first_update_is_zero: bool = False
     clip: float = 1.0
@@ -96,6 +99,8 @@ class Outer:
         adjoints.parse(self.adjoint)
         if self.schedule not in ("linear", "steps"):
             raise UserError(f"outer.schedule is {self.schedule!r}: give linear or steps")
+        if self.decay_ahead < 0:
+            raise UserError(f"outer.decay_ahead is {self.decay_ahead}: accepted is a number of updates from 0")
         if not 0.0 < self.decay_factor <= 1.0:
             raise UserError(f"outer.decay_factor is {self.decay_factor}: accepted is a factor in (0, 1]")
         for field in ("updates", "batch_size", "inits", "selections", "decay_every"):
@@ -140,10 +145,6 @@ class Outer:
             decayed = _map_fields(lambda p, d: d * p, params, decays)
             return jax.tree.map(jnp.add, updates, decayed)
 
-        if self.schedule == "linear":
-            schedule = linear_schedule(self.lr, self.updates, self.warmup, first_is_zero=self.first_update_is_zero)
-        else:
-            schedule = optax.exponential_decay(self.lr, self.decay_every, self.decay_factor, staircase=True)
         clip = optax.clip_by_global_norm(self.clip) if self.clip else optax.identity()
         if self.clip and self.clip_average:
             clip = clip_by_average_norm(self.clip, self.clip_average)
@@ -152,8 +153,15 @@ class Outer:
             optax.scale_by_adam(b1=self.beta1),
             optax.stateless(decay),
             optax.stateless(scale),
-            optax.scale_by_learning_rate(schedule),
+            optax.scale_by_learning_rate(self.learning_rate()),
         )
+
+    def learning_rate(self) -> optax.Schedule:
+        """Learning rate of each update."""
+        if self.schedule == "linear":
+            return linear_schedule(self.lr, self.updates, self.warmup, first_is_zero=self.first_update_is_zero)
+        falling = optax.exponential_decay(self.lr, self.decay_every, self.decay_factor, staircase=True)
+        return lambda count: falling(count + self.decay_ahead)
 
 
 class AverageNorm(NamedTuple):

@@ -2,12 +2,15 @@
 
 Input vectors, labels and one step size an inner step are learned by the meta-gradient through the training of a small
 network. `clean()` is the default preset: a mask hides padding, learners start fresh, the choice is made on dev. What
-the published code does beside it are options of the learner (`ClassicOptions`) and of the evaluation (`paper`).
+the published code does beside it are options of the learner (`ClassicOptions`, `LearnerConfig.dropout`), of the labels
+(`label_kind` "binary", `label_start` "inverted") and of the outer loop (`decay_ahead`, one selection).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from jaxdistill.methods.embedding_set import EmbeddingSet, embedding_method
@@ -47,6 +50,7 @@ def clean(
     decay_every: int,
     lr: float = 0.01,
     batch_size: int = 1024,
+    outer: Mapping[str, Any] = MappingProxyType({}),
     **changes: Any,
 ) -> SoftLabel:
     """Settings in the words of the paper.
@@ -59,10 +63,12 @@ def clean(
       decay_every: outer steps after which the learning rate is halved.
       lr: of the outer loop.
       batch_size: real examples an outer step.
+      outer: changes to the other fields of the outer loop.
       **changes: to the other fields of `SoftLabel`.
     """
-    outer = dataclasses.replace(OUTER, updates=updates, decay_every=decay_every, lr=lr, batch_size=batch_size)
-    return SoftLabel(per_class=samples * blocks, batch_per_class=samples, steps=blocks * passes, outer=outer, **changes)
+    named = {"updates": updates, "decay_every": decay_every, "lr": lr, "batch_size": batch_size}
+    loop = dataclasses.replace(OUTER, **(named | dict(outer)))
+    return SoftLabel(per_class=samples * blocks, batch_per_class=samples, steps=blocks * passes, outer=loop, **changes)
 
 
 METHOD = embedding_method("soft_label", SoftLabel)

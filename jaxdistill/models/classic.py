@@ -219,16 +219,19 @@ class Classifier(nn.Module):
       num_classes: c.
       dropout: rate on the features in training.
       gain: of the head's initialisation.
+      one_logit: two classes by one logit z; the logits are then (0, z).
     """
 
     body: nn.Module
     num_classes: int
     dropout: float = 0.0
     gain: float = 1.0
+    one_logit: bool = False
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "n l d"], mask: Bool[Array, "n l"], key: Key | None = None
     ) -> tuple[Float[Array, "n f"], Float[Array, "n c"]]:
         features = dropout(self.body(x, mask), self.dropout, key)
-        return features, Linear(self.num_classes, self.gain, name="classifier")(features)
+        logits = Linear(1 if self.one_logit else self.num_classes, self.gain, name="classifier")(features)
+        return features, jnp.pad(logits, ((0, 0), (1, 0))) if self.one_logit else logits

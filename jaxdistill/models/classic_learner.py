@@ -29,6 +29,9 @@ class ClassicOptions:
       gain: of Xavier's initialisation.
       hidden: width of the hidden layers of `mlp`, of the states of `bi_rnn` and `bi_lstm`, number of filters of each
         width of `text_cnn`; 0 takes 300, 100 and 100.
+      one_logit: two classes are told apart by one logit, with targets of any value (`label_kind` "binary").
+      threshold: what that logit must exceed for class 1 to be called; published code has 0.5, which is a probability
+        of 0.62.
     """
 
     mask_padding: bool = True
@@ -36,12 +39,16 @@ class ClassicOptions:
     fixed_init: bool = False
     gain: float = 1.0
     hidden: int = 0
+    one_logit: bool = False
+    threshold: float = 0.0
 
     def __post_init__(self):
         if not 0.0 < self.gain < float("inf"):
             raise UserError(f"gain is {self.gain}: accepted is a number above 0")
         if self.hidden < 0:
             raise UserError(f"hidden is {self.hidden}: accepted is a whole number from 0")
+        if not -float("inf") < self.threshold < float("inf"):
+            raise UserError(f"threshold is {self.threshold}: accepted is a finite number")
 
 
 def _recurrent(cell: str) -> Callable[[ClassicOptions, int], nn.Module]:
@@ -112,8 +119,10 @@ def classic_learner(
         raise UserError(f"max_length {length} is less than the widest filter, {max(body.widths)} words")
     if isinstance(body, ConvLSTM) and vectors.shape[1] < body.kernel + body.pool - 1:
         raise UserError(f"word vectors of {vectors.shape[1]} numbers are too short for {network}")
+    if num_classes != 2 and (options.one_logit or options.threshold):
+        raise UserError(f"one_logit and threshold are for two classes, not for {num_classes}")
     rate = DROPOUT.get(network, 0.0) if dropout is None else dropout
-    model = Classifier(body, num_classes, rate, options.gain)
+    model = Classifier(body, num_classes, rate, options.gain, options.one_logit)
     table = jnp.asarray(vectors, dtype)
 
     @jax.jit
@@ -182,6 +191,14 @@ def classic_learner(
         embed=embed,
         max_length=length,
         packs=False,
+        threshold=options.threshold,
         min_length=max(body.widths) if isinstance(body, TextCNN) else length if isinstance(body, ConvLSTM) else 1,
-        shape={"width": table.shape[1], "layers": 0, "heads": 0, "classes": num_classes, "vocabulary": table.shape[0]},
+        shape={
+            "width": table.shape[1],
+            "layers": 0,
+            "heads": 0,
+            "classes": num_classes,
+            "logits": 1 if options.one_logit else num_classes,
+            "vocabulary": table.shape[0],
+        },
     )

@@ -133,6 +133,7 @@ def encoder_learner(
             "layers": config.layers,
             "heads": config.heads,
             "classes": num_classes,
+            "logits": num_classes,
             "vocabulary": config.vocabulary,
         },
     )

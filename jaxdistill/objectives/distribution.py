@@ -66,8 +66,8 @@ def distribution_matching(learner: Learner, spec: InnerSpec, matching: Distribut
         draw = learner.randomize if matching.encoder == "random" else learner.refresh
         variables = draw(constants.base, key)
         schedule = make_schedule(spec, synthetic, constants.support, variables.frozen, key)
-        data, (fixed, _) = schedule.minibatch(jnp.arange(spec.samples))
-        found = encode(variables, with_inputs(fixed, data))
+        data, texts = schedule.minibatch(jnp.arange(spec.samples))
+        found = encode(variables, with_inputs(texts.fixed, data))
         target = jax.lax.stop_gradient(encode(variables, real_batch))
         own = _memberships(spec, data["labels"], matching.per_class)
         real = _real_memberships(real_batch, own.shape[0], target.dtype)
@@ -89,7 +89,7 @@ def _encoder(learner: Learner, features: Features):
         return learner.embed
 
     def encode(variables: Variables, batch: Batch) -> Float[Array, "n d"]:
-        return learner.apply(variables, batch, train=True).features
+        return learner.apply(variables, batch).features
 
     return encode
 

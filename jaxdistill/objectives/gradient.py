@@ -89,7 +89,8 @@ def gradient_matching(learner: Learner, spec: InnerSpec, matching: GradientMatch
     """Objective: mean distance between gradients on real and on synthetic samples, at one learner.
 
     The synthetic side is the inner loss of the whole set at hand, attention labels included; classes of samples are
-    those they were made for, i mod c. A class that the real batch lacks is left out. Constants are
+    those they were made for, i mod c. A class that the real batch lacks is left out. Nothing is dropped at random in
+    the gradients that are compared. Constants are
     `MetaModelConstants`; the state is `initial_state`'s. Metrics: "matched_classes", those present in the batch.
 
     Raises:
@@ -99,7 +100,9 @@ def gradient_matching(learner: Learner, spec: InnerSpec, matching: GradientMatch
     chosen = _chosen(learner, matching.parameters)
     groups = tree.partition(learner.groups, chosen)[0]
     # Attention labels teach the body only, so they have no part in the gradient of the head.
-    closed_form = matching.closed_form and matching.parameters == "head"
+    # The formula is that of one logit a class.
+    whole_head = learner.shape["logits"] == learner.shape["classes"]
+    closed_form = matching.closed_form and matching.parameters == "head" and whole_head
 
     def loss_of_matched(params: PyTree, data: dict[str, Array], constants: tuple[PyTree, PyTree]) -> Float[Array, ""]:
         fixed, kept = constants
@@ -125,7 +128,7 @@ def gradient_matching(learner: Learner, spec: InnerSpec, matching: GradientMatch
         def distance(cell: Int[Array, " m"], target: PyTree) -> Float[Array, ""]:
             data, fixed = schedule.minibatch(cell)
             if closed_form:
-                batch = dataclasses.replace(with_inputs(fixed[0], data), labels=data["labels"])
+                batch = dataclasses.replace(with_inputs(fixed.fixed, data), labels=data["labels"])
                 whole = jnp.ones((1, cell.shape[0]), data["labels"].dtype)
                 found = _head_gradients(learner, Variables(params, frozen), batch, whole)
                 found = jax.tree.map(lambda x: x[0], found)
@@ -191,7 +194,7 @@ def _real_gradients(
     """Gradient of each row's weighted mean loss, stacked: one forward pass, one backward pass a row."""
 
     def losses(p: PyTree) -> Float[Array, " n"]:
-        logits = learner.apply(Variables(tree.merge(p, kept), frozen), batch, train=True).logits
+        logits = learner.apply(Variables(tree.merge(p, kept), frozen), batch).logits
         return example_cross_entropy(logits, batch.labels)
 
     values, pullback = jax.vjp(losses, matched)
@@ -200,7 +203,7 @@ def _real_gradients(
 
 def _head_gradients(learner: Learner, variables: Variables, batch: Batch, weights: Float[Array, "k n"]) -> PyTree:
     """Gradients of a linear head, from the features it reads: dL/dlogits = p Σq − q for targets q."""
-    outputs = learner.apply(variables, batch, train=True)
+    outputs = learner.apply(variables, batch)
     probabilities = jax.nn.softmax(outputs.logits, axis=-1)
     labels = batch.labels
     assert labels is not None
@@ -230,7 +233,7 @@ def _advanced(
         return unroll(inner, params, jax.lax.stop_gradient(schedule))
 
     def loss(p: PyTree) -> Float[Array, ""]:
-        logits = learner.apply(Variables(p, frozen), real_batch, train=True).logits
+        logits = learner.apply(Variables(p, frozen), real_batch).logits
         return cross_entropy(logits, real_batch.labels, real_batch.weights)
 
     return jax.tree.map(lambda p, g: p - matching.advance_lr * g, params, jax.grad(loss)(params))

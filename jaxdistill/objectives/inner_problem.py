@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.core.inner import INNER_OPTIMIZERS, Inner, Schedule
+from jaxdistill.core.inner import INNER_OPTIMIZERS, Constants, Inner, Schedule
 from jaxdistill.core.losses import attention_cross_entropy, cross_entropy
 from jaxdistill.core.types import AttentionRows, Batch, Key, Learner, PyTree, Synthetic, Variables
 from jaxdistill.objectives.labels import LABEL_KINDS, LabelKind, label_targets, linear_decay, step_sizes
@@ -69,6 +69,8 @@ class InnerSpec:
         for field in ("classes", "per_class", "batch_per_class", "steps"):
             if (value := getattr(self, field)) < 1:
                 raise UserError(f"{field} is {value}: it must be at least 1")
+        if self.label_kind == "binary" and self.classes != 2:
+            raise UserError(f"label_kind is binary, but there are {self.classes} classes: give soft or unrestricted")
         if bad := [label for label in self.made_for if not 0 <= label < self.classes]:
             raise UserError(f"made_for holds {bad[0]}: accepted are classes from 0 to {self.classes - 1}")
         if self.per_class % self.batch_per_class:
@@ -116,14 +118,14 @@ def with_inputs(texts: Batch, data: dict[str, Array]) -> Batch:
 
 
 def make_inner(learner: Learner, spec: InnerSpec) -> Inner:
-    """Inner problem of `spec`; its `data` is a dict with the learned parts of a minibatch, its `constants` are
-    (token ids and masks of a text-level set as a `Batch`, frozen parameters)."""
+    """Inner problem of `spec`; its `data` is a dict with the learned parts of a minibatch, in its `Constants` stand the
+    token ids and masks of a text-level set, as a `Batch`, and the frozen parameters."""
 
-    def loss(params: PyTree, data: dict[str, Array], constants: tuple[Batch, PyTree]) -> Float[Array, ""]:
-        texts, frozen = constants
-        outputs = learner.apply(
-            Variables(params, frozen), with_inputs(texts, data), train=True, attention=spec.attention
-        )
+    def loss(params: PyTree, data: dict[str, Array], constants: Constants) -> Float[Array, ""]:
+        texts, frozen, key = constants
+        batch = with_inputs(texts, data)
+        drops = key is not None  # without a key a learner is in evaluation mode: nothing is dropped
+        outputs = learner.apply(Variables(params, frozen), batch, key=key, train=drops, attention=spec.attention)
         value = cross_entropy(outputs.logits, data["labels"])
         if spec.attention != "none":
             eps = spec.attention_log_eps
@@ -144,7 +146,7 @@ def make_schedule(
       support: what is not: token ids and masks of a text-level set; labels where `synthetic.labels` is `None`
         (float, [n c]). Leading axis n throughout.
       frozen: `Variables.frozen` of the learner.
-      key: of a `fresh` order of samples.
+      key: of a `fresh` order of samples, and of what the learner drops in each step; `None` drops nothing.
     """
     labels = support.labels if synthetic.labels is None else label_targets(synthetic.labels, spec.label_kind)
     data = {"labels": labels, "inputs": synthetic.inputs}
@@ -156,4 +158,5 @@ def make_schedule(
     if spec.lr_decay:
         lr *= linear_decay(spec.steps).reshape(-1, *(1,) * (lr.ndim - 1)).astype(lr.dtype)
     fixed = dataclasses.replace(support, labels=None)
-    return Schedule(lr, spec.sample_order(key), present, fixed, frozen)
+    keys = None if key is None else jax.random.split(jax.random.fold_in(key, 1), spec.steps)
+    return Schedule(lr, spec.sample_order(key), present, fixed, frozen, keys)

@@ -37,7 +37,7 @@ def meta_model(learner: Learner, spec: InnerSpec, adjoint: Adjoint = MIXED) -> O
         start = learner.refresh(constants.base, refresh_key)
         schedule = make_schedule(spec, synthetic, constants.support, start.frozen, order_key)
         trained = unroll(inner, start.trainable, schedule, adjoint, key=window_key)
-        logits = learner.apply(Variables(trained, start.frozen), real_batch, train=True).logits
+        logits = learner.apply(Variables(trained, start.frozen), real_batch).logits
         loss = cross_entropy(logits, real_batch.labels, real_batch.weights)
         hits = (logits.argmax(-1) == real_batch.labels).astype(logits.dtype)
         metrics = {"real_accuracy": weighted_mean(hits, real_batch.weights)}

@@ -72,6 +72,7 @@ class LearnerConfig:
         vectors (text_cnn, bi_rnn, bi_lstm, conv_lstm, mlp).
       trainable: "all", "head" or, for encoders, "last_k:2".
       dtype: float32 or, for encoders, bfloat16, of matrix products.
+      dropout: whether learners drop features at the model's own rates in inner loops too, anew in each step.
       scan_layers, remat_layers: of encoders: smaller programs, less memory; see `models.encoder.Encoder`.
       words: of small networks: which vectors, see `WordsConfig`.
       network: of small networks: see `models.classic_learner.ClassicOptions`.
@@ -80,6 +81,7 @@ class LearnerConfig:
     name: str = "minilm"
     trainable: str = "all"
     dtype: str = "float32"
+    dropout: bool = False
     scan_layers: bool = False
     remat_layers: bool = False
     words: WordsConfig = WordsConfig()
@@ -204,7 +206,7 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
     )
     return dataclasses.replace(
         config,
-        task=TaskConfig(name="toy/reviews", max_length=32),
+        task=TaskConfig(name="toy/reviews", max_length=changes.get("length", 32)),
         learner=dataclasses.replace(config.learner, name=name, words=words),
         settings=dataclasses.replace(settings, **changes),
         evaluation=evaluation,

@@ -74,7 +74,8 @@ def prepare(task: TaskConfig, learner: LearnerConfig) -> Problem:
     """
     data = load_data(task)
     asked = task.max_length or data.task.max_length
-    pretrained = load_learner(learner, len(data.task.label_names), asked)
+    dropout = None if learner.dropout else 0.0
+    pretrained = load_learner(learner, len(data.task.label_names), asked, dropout=dropout)
     longest = pretrained.learner.max_length
     max_length = min(asked, longest)
     row_length = task.row_length or max_length

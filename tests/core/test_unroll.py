@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -44,7 +45,7 @@ def problem(key, steps, optimizer="sgd", per_group=False, minibatches=2):
 
 
 def outer_loss(inner, params, schedule, target, adjoint, lr, data, key=None):
-    schedule = Schedule(lr, schedule.index, data, schedule.fixed, schedule.frozen)
+    schedule = dataclasses.replace(schedule, lr=lr, data=data)
     final = unroll(inner, params, schedule, adjoint, key=key)
     return tree.dot(jax.tree.map(lambda a, b: (a - b) ** 2, final, target), jax.tree.map(jnp.ones_like, target))
 
@@ -182,6 +183,31 @@ def test_step_sizes_by_group_equal_one_step_size_when_equal():
     two = meta_gradient(inner, params, grouped, target, adjoints.MIXED)
     np.testing.assert_allclose(np.sum(two[1], axis=1), one[1], rtol=1e-12)
     np.testing.assert_allclose(flat(two[2]), flat(one[2]), rtol=1e-12)
+
+
+def noisy_loss(params, data, constants):
+    """Features are dropped by the key of the step."""
+    kept = jax.random.bernoulli(constants.key, 0.5, data["x"].shape)
+    return inner_loss(params, data | {"x": jnp.where(kept, data["x"], 0.0)}, constants)
+
+
+def test_adjoints_drop_what_the_forward_pass_dropped():
+    inner, params, schedule, target = problem(jax.random.key(8), 5)
+    inner = inner._replace(loss=noisy_loss)
+    schedule = dataclasses.replace(schedule, keys=jax.random.split(jax.random.key(9), 5))
+
+    def gradient(adjoint, schedule):
+        def loss(params, lr, data):
+            return outer_loss(inner, params, schedule, target, adjoints.parse(adjoint), lr, data)
+
+        return flat(jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(params, schedule.lr, schedule.data))
+
+    full = gradient("full", schedule)
+    for adjoint in ("mixed", "nested(2)"):
+        np.testing.assert_allclose(gradient(adjoint, schedule), full, atol=1e-12)
+    np.testing.assert_allclose(gradient("tesla", schedule), gradient("first_order", schedule), atol=1e-12)
+    other = dataclasses.replace(schedule, keys=jax.random.split(jax.random.key(10), 5))
+    assert np.abs(gradient("full", other) - full).max() > 1e-3
 
 
 def test_vmapped_loops_equal_looped_ones():

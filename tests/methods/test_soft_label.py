@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.soft_label import reference
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.losses import cross_entropy
+from jaxdistill.data.packing import pad
+from jaxdistill.methods.base import Run
 from jaxdistill.methods.embedding_set import initial_set, inner_spec
-from jaxdistill.methods.soft_label import clean
+from jaxdistill.methods.soft_label import METHOD, clean
 from jaxdistill.objectives.labels import label_targets, step_sizes
+from jaxdistill.objectives.meta_model import MetaModelConstants, meta_model
 from jaxdistill.pipeline.config import LearnerConfig, TaskConfig, WordsConfig
 from jaxdistill.pipeline.prepare import prepare
 
@@ -51,6 +57,54 @@ def test_the_optimiser_is_the_published_one():
     assert (outer.lr, outer.beta1, outer.clip, outer.schedule) == (0.1, 0.5, 0.0, "steps")
     assert (outer.input_lr, outer.label_lr, outer.step_size_lr) == (1.0, 1.0, 1.0)
     assert (outer.decay_labels, outer.decay_step_sizes, outer.batch_size) == (0.0, 0.0, 1024)
+
+
+def test_learning_rates_may_fall_an_epoch_early():
+    lates, earlies = (
+        clean(updates=40, decay_every=10, lr=0.4, outer={"decay_ahead": ahead}).outer.learning_rate()
+        for ahead in (0, 3)
+    )
+    assert [float(lates(k)) for k in (6, 7, 9, 10)] == pytest.approx([0.4, 0.4, 0.4, 0.2])
+    assert [float(earlies(k)) for k in (6, 7, 16, 17)] == pytest.approx([0.4, 0.2, 0.2, 0.1])
+
+
+def test_what_is_frozen_never_moves(problem):
+    """Labels that are not learned and inputs of learning rate 0: exactly zero updates."""
+    config = clean(updates=3, decay_every=5, length=9, label_kind="hard", batch_size=8, outer={"input_lr": 0.0})
+    start, _ = initial_set(config, problem, jax.random.split(jax.random.key(3))[0])
+    run = Run(say=lambda line: None)
+    result = METHOD.distill(config, problem, key=jax.random.key(3), run=run)
+    np.testing.assert_array_equal(result.synthetic.inputs, start.inputs)
+    assert result.synthetic.labels is None
+    assert not np.array_equal(result.synthetic.raw_lr, start.raw_lr)
+
+
+def test_a_block_seen_twice_gathers_the_gradients_of_two_copies(problem):
+    """One block in two passes against two blocks of equal value: the same loss, summed gradients."""
+    learner, base = problem.pretrained.learner, problem.base()
+    batch = pad(problem.train, np.arange(6), length=16)
+    gradients = {}
+    for blocks, passes in ((1, 2), (2, 1)):
+        config = clean(blocks=blocks, passes=passes, updates=1, decay_every=1, length=9)
+        synthetic, support = initial_set(config, problem, jax.random.key(0))
+        first = synthetic.inputs[:2]
+        synthetic = dataclasses.replace(synthetic, inputs=jnp.concatenate([first] * blocks))
+        objective = meta_model(learner, inner_spec(config, 2))
+        constants = MetaModelConstants(base, support)
+        loss = jax.jit(jax.grad(lambda s, c=constants, o=objective: o(s, (), c, batch, jax.random.key(1))[0]))
+        gradients[blocks] = loss(synthetic)
+    for part in ("inputs", "labels"):
+        one, two = (getattr(gradients[blocks], part) for blocks in (1, 2))
+        np.testing.assert_allclose(one, two[:2] + two[2:], atol=1e-6)
+    np.testing.assert_allclose(gradients[1].raw_lr, gradients[2].raw_lr, atol=1e-6)
+
+
+def test_the_published_code_as_a_preset():
+    config = reference("imdb", "text_cnn", length=8, words=9, epoch=2, updates=4, decay_every=2, initial_lr=0.01)
+    assert config.learner.dropout and config.learner.network.one_logit and config.learner.network.threshold == 0.5
+    assert config.learner.network.double_bias and not config.learner.network.mask_padding
+    assert (config.settings.label_kind, config.settings.label_start) == ("binary", "inverted")
+    assert config.settings.outer.decay_ahead == 2 and config.settings.outer.select_at == (4,)
 
 
 def test_the_mass_of_a_label_is_a_step_size_of_its_sample():

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.core.types import Batch
+from jaxdistill.core.types import Batch, Outputs, Variables
+from jaxdistill.evaluation.scoring import score_batch
 from jaxdistill.models.classic import Recurrent, TextCNN
 from jaxdistill.models.classic_learner import NETWORKS, ClassicOptions, classic_learner
 
@@ -51,6 +52,42 @@ def test_parameter_counts_of_the_published_networks(network, classes, length, ex
 def test_the_perceptron_of_published_sizes():
     trainable = make("mlp", classes=28, width=768, hidden=0).init(jax.random.key(0)).trainable
     assert count(trainable) == 329_428
+    trainable = make("mlp", width=2304, hidden=0, one_logit=True).init(jax.random.key(0)).trainable
+    assert count(trainable) == 782_101
+
+
+def test_two_classes_by_one_logit():
+    learner = make("text_cnn", length=400, width=100, hidden=0, one_logit=True, threshold=0.5)
+    variables = learner.init(jax.random.key(0))
+    assert count(variables.trainable) == 120_601
+    batch = dataclasses.replace(texts([9, 4, 7], 12), labels=jnp.array([1, 1, 0]), weights=jnp.ones(3))
+    logits = learner.apply(variables, batch).logits
+    assert logits.shape == (3, 2) and not logits[:, 0].any() and logits[:, 1].all()
+
+
+def test_a_threshold_moves_what_is_called():
+    labels, weights = jnp.array([1, 1, 1]), jnp.ones(3)
+    batch = Batch(token_ids=jnp.zeros((3, 1), jnp.int32), labels=labels, weights=weights)
+
+    def called(threshold):
+        learner = make("mlp", threshold=threshold)._replace(
+            apply=lambda variables, batch: Outputs(jnp.array([[0.0, 0.3], [0.0, 0.6], [0.0, -0.1]]), jnp.zeros((3, 1)))
+        )
+        return score_batch(learner, Variables({}, {}), batch).confusion[1]
+
+    np.testing.assert_array_equal(called(0.0), [1, 2])  # clean: a logit of .3 is class 1
+    np.testing.assert_array_equal(called(0.5), [2, 1])
+
+
+def test_dropping_features_needs_a_key_and_is_off_without_training():
+    vectors = np.random.default_rng(0).normal(size=(WORDS, 8)).astype(np.float32)
+    learner = classic_learner("text_cnn", vectors, num_classes=2, length=12, dropout=None)
+    variables, batch = learner.init(jax.random.key(0)), texts([7, 9], 12)
+    a, b = (learner.apply(variables, batch, key=jax.random.key(k), train=True).logits for k in (1, 2))
+    assert np.abs(a - b).max() > 1e-3
+    np.testing.assert_array_equal(learner.apply(variables, batch).logits, learner.apply(variables, batch).logits)
+    with pytest.raises(ValueError, match="needs a key"):
+        learner.apply(variables, batch, train=True)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -201,6 +238,7 @@ def test_logits_are_linear_in_features():
     [
         ("cnn", {}, "unknown network 'cnn'"),
         ("mlp", {"num_classes": 1}, "num_classes is 1"),
+        ("mlp", {"num_classes": 3, "options": ClassicOptions(one_logit=True)}, "are for two classes, not for 3"),
         ("mlp", {"trainable": "last_k:2"}, "expected all or head"),
         ("mlp", {"dtype": "bfloat16"}, "expected float32"),
         ("text_cnn", {"length": 4}, "less than the widest filter, 5 words"),

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from jaxdistill.core.errors import UserError
+from jaxdistill.core.losses import example_cross_entropy
 from jaxdistill.core.types import Batch, Synthetic
 from jaxdistill.objectives.inner_problem import InnerSpec, make_schedule
 from jaxdistill.objectives.labels import (
+    drawn_labels,
     initial_labels,
     label_targets,
     linear_decay,
@@ -37,6 +39,31 @@ def test_unrestricted_and_hard_labels_are_targets_as_they_are():
     for kind in ("unrestricted", "hard"):
         np.testing.assert_array_equal(label_targets(scores, kind), scores)
         np.testing.assert_array_equal(initial_labels(np.array([0, 1, 0, 1]), 2, kind), np.eye(2)[[0, 1, 0, 1]])
+
+
+def test_binary_labels_are_the_loss_of_one_logit_with_a_target_of_any_value():
+    z, y = jnp.array([0.7, -1.2, 0.3]), jnp.array([1.4, 0.2, -0.8])
+    losses = example_cross_entropy(jnp.stack([jnp.zeros(3), z], axis=1), label_targets(y[:, None], "binary"))
+    np.testing.assert_allclose(losses, jax.nn.softplus(z) - y * z, rtol=1e-6)
+    np.testing.assert_array_equal(initial_labels(np.array([0, 1]), 2, "binary"), [[0], [1]])
+    with pytest.raises(UserError, match="binary, but there are 3 classes"):
+        InnerSpec(3, label_kind="binary")
+
+
+def test_labels_that_do_not_start_one_hot():
+    own = np.array([0, 1, 2, 0])
+
+    def start(name, shape=(4, 3)):
+        return drawn_labels(name, own if shape[1] > 1 else own % 2, shape, jax.random.key(0))
+
+    np.testing.assert_array_equal(start("inverted"), 1 - np.eye(3)[own])
+    np.testing.assert_array_equal(start("inverted", (4, 1)), [[1], [0], [1], [1]])
+    np.testing.assert_allclose(start("smoothed")[0], [0.9 + 0.1 / 3, 0.1 / 3, 0.1 / 3], rtol=1e-6)
+    assert not start("zeros").any() and (start("ones") == 1).all()
+    orthogonal = start("orthogonal")
+    np.testing.assert_allclose(orthogonal.T @ orthogonal, np.eye(3), atol=1e-6)
+    assert set(np.unique(start("bernoulli"))) <= {0, 1}
+    assert 0 <= start("uniform").min() < start("uniform").max() <= 1 and start("normal").min() < 0
 
 
 @pytest.mark.parametrize("lr", [1e-4, 0.01, 0.1, 0.5, 1.0, 1.5, 17.5, 30.0])
