@@ -57,6 +57,7 @@ def write_report(
         sections.headline(result, title),
         _accuracy(result),
         sections.seed_table(result),
+        sections.target_table(result),
         _curves(metrics),
         _learning_rates(result, distilled),
         sections.label_table(distilled) if distilled is not None else "",

@@ -97,6 +97,25 @@ def seed_table(result: dict[str, Any]) -> str:
     return _section("Scores in percent", _table(names, rows) + (f'<p class="quiet">{quiet}</p>' if single else ""))
 
 
+def target_table(result: dict[str, Any]) -> str:
+    """Scores of models that are not neural, trained on the same texts."""
+    targets = result.get("targets") or {}
+    if not targets:
+        return ""
+    method = str(result.get("method", "method"))
+    scores = {target: {method: entry["test"]} | entry["baselines"] for target, entry in targets.items()}
+    sets = list(dict.fromkeys(name for entry in scores.values() for name in entry))
+    rows = []
+    for target, entry in targets.items():
+        gain = (entry.get("paired") or {}).get("random")
+        cells = [_brief(scores[target][name]) if name in scores[target] else "" for name in sets]
+        rows.append([text(target), *cells, "" if gain is None else f"{gain['mean']:+.2f}{_interval(gain['ci95'])}"])
+    quiet = '<p class="quiet">Mean and standard deviation over n trainings. A model without randomness is trained once '
+    quiet += "on each set of texts: there n counts sets.</p>"
+    table = _table(["model/features", *sets, f"{method} minus random"], rows)
+    return _section("Models that are not neural, in percent", table + quiet)
+
+
 def label_table(distilled: DistilledSet) -> str:
     """Learned labels as a coloured table: probabilities where there are, else the raw scores."""
     learned = distilled.synthetic.labels if distilled.synthetic is not None else None
@@ -213,6 +232,11 @@ def _spread(score: dict[str, Any]) -> str:
     spread = "" if score.get("std") is None else f" ± {score['std']:.2f}"
     trainings = f" over {score['n']} trainings" if "n" in score else ""
     return spread + _interval(score.get("ci95")) + trainings
+
+
+def _brief(score: dict[str, Any]) -> str:
+    spread = "" if score.get("std") is None else f" ± {score['std']:.2f}"
+    return f"{_percent(score['mean'])}{spread} (n = {score['n']})"
 
 
 def _interval(interval: Sequence[float] | None) -> str:

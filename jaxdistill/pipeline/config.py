@@ -9,6 +9,7 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.coresets.selection import CORESETS
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.evaluation.recipes import DILM, Recipe
+from jaxdistill.evaluation.text_models import target_named
 from jaxdistill.methods.registry import method_named
 from jaxdistill.models.classic_learner import NETWORKS, ClassicOptions
 from jaxdistill.pipeline.checks import at_least, check_types
@@ -112,6 +113,10 @@ class EvaluationConfig:
       full_epochs: epochs of the full-data reference; 0 leaves it out.
       full_lr: its peak learning rate.
       full_students: learners of the full-data reference.
+      targets: models that are not neural, trained on the same texts beside the learners: "logistic_regression",
+        "linear_svm", "naive_bayes" or "random_forest", then what they see of a text: "/tfidf", "/tfidf_train" or
+        "/encoder"; see `evaluation.text_models.Target`. Of sets of texts only.
+      target_seeds: random subsets of the baseline `random` for each target, and seeds of each random forest.
     """
 
     protocol: str = "clean"
@@ -123,12 +128,16 @@ class EvaluationConfig:
     full_epochs: float = 1.0
     full_lr: float = 5e-5
     full_students: int = 1
+    targets: tuple[str, ...] = ()
+    target_seeds: int = 10
 
     def __post_init__(self):
         check_types(self, "evaluation")
         protocol_named(self.protocol)
         least = {"students": 0, "full_students": 1, "full_epochs": 0, "baseline_students": 2 if self.baselines else 0}
-        at_least(self, "evaluation", least)
+        at_least(self, "evaluation", least | {"target_seeds": 2})
+        for target in self.targets:
+            target_named(target)
         if not 0.0 < self.full_lr < float("inf"):
             raise UserError(f"evaluation.full_lr is {self.full_lr}: accepted is a number above 0")
         if unknown := [name for name in self.baselines if name not in CORESETS]:
@@ -203,6 +212,8 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
         baseline_students=2,
         recipe=dataclasses.replace(config.evaluation.recipe, steps=2),
         full_epochs=0.0,
+        targets=config.evaluation.targets[:1],
+        target_seeds=2,
     )
     return dataclasses.replace(
         config,

@@ -16,7 +16,8 @@ from jaxdistill.pipeline.config import ExperimentConfig
 from jaxdistill.pipeline.evaluate import Evaluator
 from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.prepare import mesh_for, prepare
-from jaxdistill.pipeline.scores import divergence_note, parts, values
+from jaxdistill.pipeline.scores import Scores, divergence_note, parts, values
+from jaxdistill.pipeline.targets import check_targets, score_targets, set_source, target_lines
 from jaxdistill.pipeline.training import training_plan
 
 
@@ -29,7 +30,8 @@ def evaluate_folder(
 ) -> dict[str, Any]:
     """Train fresh learners on a distilled set and score them on the test split of the configured task.
 
-    `config.evaluation.train_by` says whether by the set's learned step sizes or by a recipe.
+    `config.evaluation.train_by` says whether by the set's learned step sizes or by a recipe. The models that
+    `config.evaluation.targets` names train on its texts beside them, without baselines.
 
     Args:
       folder: of the set.
@@ -38,7 +40,7 @@ def evaluate_folder(
       say: prints one line.
 
     Returns:
-      the summary of the scores, with "also" where the metric is a mean of others, "diverged" and "notes".
+      the summary of the scores, with "also" where the metric is a mean of others, "diverged", "targets" and "notes".
 
     Raises:
       UserError: the folder is no distilled set, or does not fit task or learner.
@@ -53,6 +55,7 @@ def evaluate_folder(
         )
     evaluation = config.evaluation
     plan = training_plan(distilled, problem, evaluation.train_by)
+    check_targets(evaluation.targets, problem, "the distilled set", distilled.texts is not None)
     notes = [*problem.notes, *plan.notes]
     if (made_with := distilled.manifest["learner"]) != config.learner.name:
         notes.append(f"the set was made with the learner {made_with!r} and is evaluated with {config.learner.name!r}")
@@ -68,6 +71,8 @@ def evaluate_folder(
     if result["diverged"]:
         notes.append(divergence_note("the distilled set", result["diverged"], len(outcomes)))
         say(f"note: {notes[-1]}")
+    sources = [set_source("distilled set", distilled, evaluation)] if evaluation.targets else []
+    result["targets"] = score_targets(config, problem, sources, [], Scores())
     result["notes"] = notes
     say(f"{problem.data.task.metric} on test of {config.task.name}: {result['mean']:.2f} ({result['n']} learners)")
     for name, entry in result["also"].items():
@@ -75,6 +80,8 @@ def evaluate_folder(
     if result["std"] is not None:
         interval = "" if result["ci95"] is None else ", 95 % interval {:.2f} to {:.2f}".format(*result["ci95"])
         say(f"standard deviation {result['std']:.2f} (ddof {result['ddof']}){interval}")
+    for line in target_lines({"method": "distilled set"} | result):
+        say(line)
     if output is not None:
         atomic.write_text(output, dumps(result) + "\n")
     return result

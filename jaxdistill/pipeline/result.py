@@ -29,6 +29,7 @@ from jaxdistill.pipeline.evaluate import Evaluator
 from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.nearest import nearest_words, snapped
 from jaxdistill.pipeline.scores import Outcome, Scores, divergence_note, parts, values
+from jaxdistill.pipeline.targets import run_sources, score_targets, target_lines, target_notes
 from jaxdistill.pipeline.training import text_split, training_plan
 
 SNAPPED = "nearest words"
@@ -70,8 +71,10 @@ def evaluate_run(
     if evaluation.full_epochs:
         train = functools.partial(evaluator.full, evaluation.full_epochs, evaluation.full_lr)
         baselines["full"] = kept.get("full", evaluation.full_students, train)
-    notes = [*problem.notes, *dict.fromkeys(note for plan in plans for note in plan.notes), *shortfalls(config)]
-    result = _result(config, problem, sets, own, baselines, notes, kept.seconds)
+    targets = score_targets(config, problem, *run_sources(config, problem, sets), kept, stop)
+    notes = [*problem.notes, *dict.fromkeys(note for plan in plans for note in plan.notes)]
+    notes += [*target_notes(config, problem), *shortfalls(config)]
+    result = _result(config, problem, sets, own, baselines, notes, kept.seconds) | {"targets": targets}
     # The scores are safe in the folder by now. The result comes last: it is what says that the run has finished.
     words = nearest_words(sets[0], problem)
     write_report(folder.report, result, read_metrics(folder.metrics), sets[0], nearest_words=words)
@@ -215,5 +218,6 @@ def summary(result: dict[str, Any]) -> str:
     for name, entry in result["paired"].items():
         low, high = entry["ci95"]
         lines.append(f"  minus {name}: {entry['mean']:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}, paired")
+    lines += target_lines(result)
     lines += [f"note: {note}" for note in result["notes"]]
     return "\n".join(lines)

@@ -27,6 +27,7 @@ from jaxdistill.pipeline.config import ExperimentConfig
 from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.prepare import mesh_for, prepare
 from jaxdistill.pipeline.result import evaluate_run, summary
+from jaxdistill.pipeline.targets import check_targets
 
 
 def run_experiment(
@@ -59,6 +60,7 @@ def run_experiment(
     problem = prepare(config.task, config.learner)
     check_class_sizes(config, problem)
     check_training(config, problem)
+    check_targets(config.evaluation.targets, problem, config.method, method_named(config.method).makes_texts)
     folder = open_workdir(workdir, identity(config, problem)) if main else Workdir(Path(workdir))
     if (finished := folder.read_result()) is not None:
         say(f"{folder.path} holds the finished result of this very configuration:\n{summary(finished)}")

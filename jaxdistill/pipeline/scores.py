@@ -33,12 +33,15 @@ class Outcome:
 
 def outcome(score: Score, metric: str) -> Outcome:
     """The outcome of a learner; one that diverged predicts nothing and scores 0."""
-    names = PARTS.get(metric, ())
     if score.diverged:
-        return Outcome(0.0, dict.fromkeys(names, 0.0), True)
-    return Outcome(
-        metric_named(metric)(score.confusion), {name: METRICS[name](score.confusion) for name in names}, False
-    )
+        return Outcome(0.0, dict.fromkeys(PARTS.get(metric, ()), 0.0), True)
+    return counted(score.confusion, metric)
+
+
+def counted(confusion: Any, metric: str) -> Outcome:
+    """The outcome of a model whose calls have these confusion counts [c, c]."""
+    names = PARTS.get(metric, ())
+    return Outcome(metric_named(metric)(confusion), {name: METRICS[name](confusion) for name in names}, False)
 
 
 class Scores:
