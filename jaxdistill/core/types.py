@@ -42,6 +42,7 @@ class Batch:
       starts: flat index of each example's first token, in a packed batch.
       labels: class ids, or target scores of any sign and sum.
       weights: weight of each example in the mean; 0 for filler examples. `None` means all 1.
+      groups: protected group of each example, one-hot, so that their number g is known.
       attention: attention labels, as scores over the keys (softmax over the last axis gives the target).
     """
 
@@ -54,6 +55,7 @@ class Batch:
     starts: Int[Array, " n"] | None = None
     labels: Int[Array, " n"] | Float[Array, "n c"] | None = None
     weights: Float[Array, " n"] | None = None
+    groups: Float[Array, "n g"] | None = None
     attention: Float[Array, "n k h q l"] | None = None
 
 
@@ -66,11 +68,13 @@ class Outputs:
       features: the vector the classification head reads.
       attentions: log attention probabilities of the requested query rows ("cls": row 0 alone; "all": every row),
         or `None` when none were requested.
+      hidden: of a perceptron, what its last activation reads; `None` for other learners.
     """
 
     logits: Float[Array, "n c"]
     features: Float[Array, "n d"]
     attentions: Float[Array, "n k h q l"] | None = None
+    hidden: Float[Array, "n d"] | None = None
 
 
 @pytree

@@ -14,6 +14,7 @@ from jaxdistill.core.losses import example_cross_entropy
 from jaxdistill.core.types import Batch, Learner, Variables, pytree
 from jaxdistill.data.batching import EvalBatches, eval_batches
 from jaxdistill.data.encoding import Encoded
+from jaxdistill.evaluation.fairness import group_confusion
 from jaxdistill.evaluation.metrics import confusion
 
 ROWS = 16
@@ -28,10 +29,12 @@ class Score:
     Attributes:
       confusion: counts (true class, predicted class).
       loss_sum: sum of the rows' cross-entropies.
+      by_group: the confusion of each protected group, where rows have one.
     """
 
     confusion: Int[Array, "c c"] | Int[np.ndarray, "c c"]
     loss_sum: Float[Array, ""] | Float[np.ndarray, ""]
+    by_group: Int[Array, "g c c"] | Int[np.ndarray, "g c c"] | None = None
 
     def __add__(self, other: Score) -> Score:
         return jax.tree.map(lambda a, b: a + b, self, other)
@@ -54,7 +57,11 @@ def score_batch(learner: Learner, variables: Variables, batch: Batch) -> Score:
     losses = example_cross_entropy(logits, batch.labels)
     if learner.threshold:
         logits = logits.at[:, -1].add(-learner.threshold)
-    return Score(confusion(logits, batch.labels, batch.weights), jnp.sum(losses * batch.weights))
+    by_group = None
+    if batch.groups is not None:
+        groups = jnp.argmax(batch.groups, axis=-1)
+        by_group = group_confusion(logits, batch.labels, groups, batch.weights, num_groups=batch.groups.shape[-1])
+    return Score(confusion(logits, batch.labels, batch.weights), jnp.sum(losses * batch.weights), by_group)
 
 
 def split_batches(

@@ -20,6 +20,7 @@ from jaxdistill.core.random import numpy_seed
 from jaxdistill.core.types import Batch, Key, Learner, Objective, PyTree, Synthetic
 from jaxdistill.data.batching import TrainBatches
 from jaxdistill.evaluation.cost import CostRecord, matmul_flops, peak_memory_bytes
+from jaxdistill.evaluation.fairness import gap
 from jaxdistill.evaluation.metrics import metric_named, percent
 from jaxdistill.evaluation.scoring import Score, split_batches
 from jaxdistill.evaluation.students import Examiner
@@ -215,12 +216,16 @@ class Match:
       state: of the objective, before the first outer step.
       constants: makes the objective's constants of those of `meta_model`.
       batch: makes what stands for a real batch at an outer step of its number and of the function that gives it.
+      select_by, select: name and value, higher is better, of what distilled sets are chosen by on dev; by default the
+        task's metric.
     """
 
     objective: Objective
     state: PyTree = ()
     constants: Callable[[MetaModelConstants], PyTree] = lambda constants: constants
     batch: Callable[[int, Callable[[], Batch]], PyTree] = lambda step, real: real()
+    select_by: str = ""
+    select: Callable[[Score], float] | None = None
 
 
 def meta_model_match(learner: Learner, spec: InnerSpec, outer: Outer) -> Match:
@@ -293,8 +298,12 @@ def learn(
         value = metric(total.confusion)
         shown = {f"{protocol.select_on}_{problem.data.task.metric}": percent(value)}
         shown[f"{protocol.select_on}_loss"] = total.loss
+        if total.by_group is not None:
+            shown[f"{protocol.select_on}_gap"] = percent(gap(total.by_group))
         if not np.isfinite(total.loss):
             return -np.inf, shown
+        if match.select is not None and protocol.select_by == "metric":
+            return match.select(total), shown
         return (value if protocol.select_by == "metric" else -total.loss), shown
 
     # The published protocol also looks at the set before the first step.

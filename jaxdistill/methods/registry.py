@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.methods import attention_label, coreset, matching, soft_label
+from jaxdistill.methods import attention_label, coreset, fair, matching, soft_label
 from jaxdistill.methods.base import Method
 
 METHODS: dict[str, Method] = {
     "attention_label": attention_label.METHOD,
     "soft_label": soft_label.METHOD,
+    "fair": fair.METHOD,
     **matching.METHODS,
     **coreset.METHODS,
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxdistill.methods.embedding_set import EmbeddingSet, embedding_method
 from jaxdistill.methods.meta_learning import LrPer, Outer
@@ -30,6 +30,9 @@ OUTER = Outer(
 )
 
 
+Settings = TypeVar("Settings", bound="SoftLabel")
+
+
 @dataclasses.dataclass(frozen=True)
 class SoftLabel(EmbeddingSet):
     """Settings: those of `EmbeddingSet` with the published defaults, see `clean`."""
@@ -42,6 +45,7 @@ class SoftLabel(EmbeddingSet):
 
 
 def clean(
+    settings: type[Settings] = SoftLabel,
     *,
     samples: int = 1,
     blocks: int = 1,
@@ -52,10 +56,11 @@ def clean(
     batch_size: int = 1024,
     outer: Mapping[str, Any] = MappingProxyType({}),
     **changes: Any,
-) -> SoftLabel:
+) -> Settings:
     """Settings in the words of the paper.
 
     Args:
+      settings: `SoftLabel`, or what extends it.
       samples: of each class in a block, P.
       blocks: distinct blocks, S; a learner visits them in turn.
       passes: over the blocks, E; each has step sizes of its own.
@@ -64,11 +69,11 @@ def clean(
       lr: of the outer loop.
       batch_size: real examples an outer step.
       outer: changes to the other fields of the outer loop.
-      **changes: to the other fields of `SoftLabel`.
+      **changes: to the other fields of the settings.
     """
     named = {"updates": updates, "decay_every": decay_every, "lr": lr, "batch_size": batch_size}
     loop = dataclasses.replace(OUTER, **(named | dict(outer)))
-    return SoftLabel(per_class=samples * blocks, batch_per_class=samples, steps=blocks * passes, outer=loop, **changes)
+    return settings(per_class=samples * blocks, batch_per_class=samples, steps=blocks * passes, outer=loop, **changes)
 
 
 METHOD = embedding_method("soft_label", SoftLabel)

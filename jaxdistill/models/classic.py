@@ -189,7 +189,7 @@ class ConvLSTM(nn.Module):
 
 
 class MLP(nn.Module):
-    """Tanh layers over the mean word vector of a text.
+    """Layers with tanh between them over the mean word vector of a text; `Classifier` adds the last tanh.
 
     Attributes:
       hidden: width of each layer.
@@ -207,7 +207,7 @@ class MLP(nn.Module):
         count = jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), 1.0)
         y = jnp.einsum("nl,nld->nd", weights, x) / count
         for layer in range(self.layers):
-            y = jnp.tanh(Linear(self.hidden, self.gain, name=f"layer_{layer}")(y))
+            y = Linear(self.hidden, self.gain, name=f"layer_{layer}")(jnp.tanh(y) if layer else y)
         return y
 
 
@@ -220,6 +220,7 @@ class Classifier(nn.Module):
       dropout: rate on the features in training.
       gain: of the head's initialisation.
       one_logit: two classes by one logit z; the logits are then (0, z).
+      activation: of the body's output, or `None`.
     """
 
     body: nn.Module
@@ -227,11 +228,14 @@ class Classifier(nn.Module):
     dropout: float = 0.0
     gain: float = 1.0
     one_logit: bool = False
+    activation: Callable[[Array], Array] | None = None
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "n l d"], mask: Bool[Array, "n l"], key: Key | None = None
-    ) -> tuple[Float[Array, "n f"], Float[Array, "n c"]]:
-        features = dropout(self.body(x, mask), self.dropout, key)
+    ) -> tuple[Float[Array, "n f"], Float[Array, "n f"], Float[Array, "n c"]]:
+        """(output of the body, features that the head reads, logits)."""
+        hidden = self.body(x, mask)
+        features = dropout(hidden if self.activation is None else self.activation(hidden), self.dropout, key)
         logits = Linear(1 if self.one_logit else self.num_classes, self.gain, name="classifier")(features)
-        return features, jnp.pad(logits, ((0, 0), (1, 0))) if self.one_logit else logits
+        return hidden, features, jnp.pad(logits, ((0, 0), (1, 0))) if self.one_logit else logits

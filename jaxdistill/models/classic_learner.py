@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -122,7 +123,8 @@ def classic_learner(
     if num_classes != 2 and (options.one_logit or options.threshold):
         raise UserError(f"one_logit and threshold are for two classes, not for {num_classes}")
     rate = DROPOUT.get(network, 0.0) if dropout is None else dropout
-    model = Classifier(body, num_classes, rate, options.gain, options.one_logit)
+    activation = jnp.tanh if isinstance(body, MLP) else None
+    model = Classifier(body, num_classes, rate, options.gain, options.one_logit, activation)
     table = jnp.asarray(vectors, dtype)
 
     @jax.jit
@@ -166,8 +168,9 @@ def classic_learner(
         if drops and key is None:
             raise ValueError("training with dropout needs a key")
         params = {name: part for name, part in (variables.frozen | variables.trainable).items() if name != "embeddings"}
-        features, logits = model.apply({"params": params}, *read(variables, batch), key if drops else None)
-        return Outputs(logits=logits, features=features)
+        outputs = model.apply({"params": params}, *read(variables, batch), key if drops else None)
+        hidden, features, logits = cast(tuple[Array, Array, Array], outputs)
+        return Outputs(logits=logits, features=features, hidden=hidden if activation else None)
 
     def embed(variables: Variables, batch: Batch) -> Float[Array, "n d"]:
         x, mask = read(variables, batch)

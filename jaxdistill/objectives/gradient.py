@@ -37,7 +37,9 @@ class GradientMatching:
         head and the two layer groups below it.
       closed_form: take the gradient of a linear head from its formula, which needs no second derivative; otherwise by
         differentiation, as that of other parameters. The same numbers.
-      per_class: compare the gradients of each class and average; otherwise those of the whole batch and set.
+      per_class: compare the gradients of each class and average; otherwise those of all classes together, in which
+        each class weighs the same on the real side, as in the set. Within a class most of a gradient is what all texts
+        have in common; together that cancels out, and what tells the classes apart is left.
       advance: what the learner trains on between two matches: "none" takes a fresh learner each time; "synthetic"
         trains it by the distilled set's own schedule; "real" by one step on the real batch.
       advance_lr: step size on real batches.
@@ -178,14 +180,12 @@ def _cells(spec: InnerSpec, per_class: bool) -> Int[Array, "k m"]:
 
 
 def _class_weights(batch: Batch, spec: InnerSpec, per_class: bool) -> Float[Array, "k n"]:
-    """Weight of each real example in the gradient of each cell; one row when classes are not told apart."""
+    """Weight of each real example in the gradient of each cell; one row, classes alike, when taken together."""
     assert batch.labels is not None
-    logical = jnp.ones((1, batch.labels.shape[0]), bool)
-    if per_class:
-        classes = spec.sample_classes[: spec.samples // spec.per_class]
-        logical = batch.labels[None] == jnp.asarray(classes, batch.labels.dtype)[:, None]
+    classes = jnp.asarray(spec.sample_classes[: spec.samples // spec.per_class], batch.labels.dtype)
     weights = jnp.ones(batch.labels.shape, jnp.float32) if batch.weights is None else batch.weights
-    return logical.astype(weights.dtype) * weights[None]
+    of_class = (batch.labels[None] == classes[:, None]).astype(weights.dtype) * weights[None]
+    return of_class if per_class else jnp.sum(_normalised(of_class), axis=0, keepdims=True)
 
 
 def _real_gradients(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Protocol, runtime_checkable
+
 import jax
+from jaxtyping import Array, Float
 
 from jaxdistill.core.adjoints import MIXED, Adjoint
 from jaxdistill.core.losses import cross_entropy, weighted_mean
-from jaxdistill.core.types import Batch, Learner, Objective, Synthetic, Variables, pytree
+from jaxdistill.core.types import Batch, Learner, Objective, Outputs, PyTree, Synthetic, Variables, pytree
 from jaxdistill.core.unroll import unroll
 from jaxdistill.objectives.inner_problem import InnerSpec, make_inner, make_schedule
 
@@ -24,23 +27,40 @@ class MetaModelConstants:
     support: Batch
 
 
-def meta_model(learner: Learner, spec: InnerSpec, adjoint: Adjoint = MIXED) -> Objective:
-    """Objective: train a fresh learner on the distilled set, take its cross-entropy on real data.
+@runtime_checkable
+class RealLoss(Protocol):
+    def __call__(
+        self, outputs: Outputs, batch: Batch, state: PyTree
+    ) -> tuple[Float[Array, ""], tuple[PyTree, dict[str, Array]]]:
+        """What a trained learner is judged by on a real batch: loss, (new state, scalar metrics by name)."""
+        ...
+
+
+def real_cross_entropy(
+    outputs: Outputs, batch: Batch, state: PyTree
+) -> tuple[Float[Array, ""], tuple[PyTree, dict[str, Array]]]:
+    """Weighted mean cross-entropy; leaves the state alone."""
+    return cross_entropy(outputs.logits, batch.labels, batch.weights), (state, {})
+
+
+def meta_model(
+    learner: Learner, spec: InnerSpec, adjoint: Adjoint = MIXED, real_loss: RealLoss = real_cross_entropy
+) -> Objective:
+    """Objective: train a fresh learner on the distilled set, take its loss on real data.
 
     Source: Sucholutsky & Schonlau 2021; Maekawa et al. 2023, section 3. Constants are `MetaModelConstants`; the
-    objective has no state. Metrics: "real_accuracy", a share.
+    state is that of `real_loss`, `()` for cross-entropy. Metrics: "real_accuracy", a share, and those of `real_loss`.
     """
     inner = make_inner(learner, spec)
 
-    def objective(synthetic: Synthetic, state, constants: MetaModelConstants, real_batch: Batch, key):
+    def objective(synthetic: Synthetic, state: PyTree, constants: MetaModelConstants, real_batch: Batch, key):
         refresh_key, window_key, order_key = jax.random.split(key, 3)
         start = learner.refresh(constants.base, refresh_key)
         schedule = make_schedule(spec, synthetic, constants.support, start.frozen, order_key)
         trained = unroll(inner, start.trainable, schedule, adjoint, key=window_key)
-        logits = learner.apply(Variables(trained, start.frozen), real_batch).logits
-        loss = cross_entropy(logits, real_batch.labels, real_batch.weights)
-        hits = (logits.argmax(-1) == real_batch.labels).astype(logits.dtype)
-        metrics = {"real_accuracy": weighted_mean(hits, real_batch.weights)}
-        return loss, (state, metrics)
+        outputs = learner.apply(Variables(trained, start.frozen), real_batch)
+        loss, (state, metrics) = real_loss(outputs, real_batch, state)
+        hits = (outputs.logits.argmax(-1) == real_batch.labels).astype(outputs.logits.dtype)
+        return loss, (state, {"real_accuracy": weighted_mean(hits, real_batch.weights)} | metrics)
 
     return objective

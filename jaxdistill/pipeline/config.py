@@ -195,9 +195,14 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
     settings = config.settings
     changes: dict[str, Any] = {}
     if hasattr(settings, "outer"):
-        changes["outer"] = dataclasses.replace(settings.outer, updates=2, batch_size=8, selections=1)
+        small = {"updates": 2, "batch_size": 8, "selections": 1, "inits": min(settings.outer.inits, 2)}
+        # Rates are constants of a program: with equal ones, smoke forms share what is compiled.
+        changes["outer"] = dataclasses.replace(settings.outer, **small, lr=0.01, decay_every=1)
     if hasattr(settings, "length"):
         changes["length"] = min(settings.length, 16)
+    if hasattr(settings, "batch_per_class"):  # the fewest samples and steps that are of the same kind
+        batches = min(settings.per_class // settings.batch_per_class, 2)
+        changes |= {"per_class": batches, "batch_per_class": 1, "steps": max(batches, min(settings.steps, 2))}
     if hasattr(settings, "pool"):
         changes["pool"] = 50
     if hasattr(settings, "experts"):
