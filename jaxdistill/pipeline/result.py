@@ -52,7 +52,7 @@ def evaluate_run(
       Stopped: `stop()` said so; the scores so far are kept.
     """
     evaluation = config.evaluation
-    evaluator = Evaluator(problem, config.learner, named_key(config.seed, "evaluate"), mesh=mesh, stop=stop)
+    evaluator = Evaluator(problem, named_key(config.seed, "evaluate"), mesh=mesh, stop=stop)
     kept = Scores(folder.path / "scores.json", folder.path / "seconds.json")
     plans = [training_plan(distilled, problem, evaluation.train_by) for distilled in sets]
     own: list[list[Outcome]] = []
