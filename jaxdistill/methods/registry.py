@@ -5,15 +5,18 @@ from __future__ import annotations
 import difflib
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.methods import attention_label, coreset, matching, soft_label
+from jaxdistill.methods import attention_label, coreset, matching, soft_label, teacher_labels
 from jaxdistill.methods.base import Method
 
 METHODS: dict[str, Method] = {
     "attention_label": attention_label.METHOD,
     "soft_label": soft_label.METHOD,
     **matching.METHODS,
+    "teacher_labels": teacher_labels.METHOD,
     **coreset.METHODS,
 }
+# Methods that need to be told no more than how many samples to make, and that may so stand beside any other.
+BASELINES = (*coreset.METHODS, "teacher_labels")
 
 
 def method_named(name: str) -> Method:
