@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -79,9 +79,7 @@ def select(
     class_names: Sequence[str],
     seed: int,
 ) -> Int[np.ndarray, " k"]:
-    """Choose `per_class` examples of each class, deterministically for one seed.
-
-    Each class has its own random stream, so what is chosen in one does not depend on the others.
+    """Choose `per_class` examples of each class by their features; see `by_class`.
 
     Args:
       name: key of `CORESETS`.
@@ -99,9 +97,6 @@ def select(
         not finite.
     """
     coreset = coreset_named(name)
-    if per_class < 1:
-        raise UserError(f"per_class is {per_class}: accepted is 1 or more")
-    labels = np.asarray(labels)
     if not coreset.needs_features:
         features = np.zeros((len(labels), 0))
     elif features is None:
@@ -109,6 +104,42 @@ def select(
     elif not np.isfinite(features).all():
         rows = int((~np.isfinite(features).all(axis=1)).sum())
         raise UserError(f"features given to coreset {name!r}: {rows} of {len(features)} examples hold NaN or infinity")
+    vectors = np.asarray(features, np.float64)
+
+    def pick(members: Int[np.ndarray, " m"], rng: np.random.Generator) -> Int[np.ndarray, " k"]:
+        return coreset.pick(vectors[members], per_class, rng)
+
+    return by_class(labels, per_class, pick, class_names=class_names, seed=seed)
+
+
+def by_class(
+    labels: Int[np.ndarray, " n"],
+    per_class: int,
+    pick: Callable[[Int[np.ndarray, " m"], np.random.Generator], Int[np.ndarray, " k"]],
+    *,
+    class_names: Sequence[str],
+    seed: int,
+) -> Int[np.ndarray, " k"]:
+    """Choose `per_class` examples of each class, deterministically for one seed.
+
+    Each class has its own random stream, so what is chosen in one does not depend on the others.
+
+    Args:
+      labels: class of each example.
+      per_class: how many of each class.
+      pick: `pick(members, rng)` gives the places, in `members`, of `per_class` of the examples of a class.
+      class_names: names of all classes, for errors; their number is the number of classes.
+      seed: non-negative.
+
+    Returns:
+      int64 indices into the examples, interleaved: entry i is of class i mod c, earlier choices first.
+
+    Raises:
+      UserError: `per_class` below 1, or a class with fewer examples than asked.
+    """
+    if per_class < 1:
+        raise UserError(f"per_class is {per_class}: accepted is 1 or more")
+    labels = np.asarray(labels)
     chosen = []
     for number, class_name in enumerate(class_names):
         members = np.flatnonzero(labels == number)
@@ -118,5 +149,5 @@ def select(
                 f"accepted is at most {len(members)}"
             )
         rng = np.random.default_rng([seed, number])
-        chosen.append(members[coreset.pick(np.asarray(features[members], np.float64), per_class, rng)])
+        chosen.append(members[pick(members, rng)])
     return np.stack(chosen, axis=1).reshape(-1)

@@ -1,17 +1,55 @@
-"""Sentence vectors of real texts, for coresets."""
+"""What a learner makes of real texts, for coresets and teachers."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.core.types import Learner, Variables
+from jaxdistill.core.types import Batch, Learner, PyTree, Variables
 from jaxdistill.data.batching import eval_batches
 from jaxdistill.data.encoding import Encoded
 
 ROWS = 16
+
+
+def read_texts(
+    read: Callable[[Variables, Batch], PyTree],
+    learner: Learner,
+    variables: Variables,
+    encoded: Encoded,
+    members: Int[np.ndarray, " m"],
+    *,
+    row_length: int,
+) -> PyTree:
+    """What `read` gives for each text, numpy leaves [m, ...] in the order of `members`.
+
+    Args:
+      read: jitted, so that it is compiled once however often it is used; its leaves have an axis of examples first.
+      learner: who reads.
+      variables: of the learner.
+      encoded: a split.
+      members: which of its texts, each once.
+      row_length: positions of a packed row.
+    """
+    batches = eval_batches(
+        encoded,
+        row_length=row_length,
+        rows=ROWS,
+        packed=learner.packs,
+        min_length=learner.min_length,
+        groups=[members],
+    )
+    parts = []
+    for batch, indices in zip(batches.batches, batches.indices, strict=True):
+        filled = slice(len(indices))
+        parts.append(jax.tree.map(lambda x, filled=filled: np.asarray(x)[filled], read(variables, batch)))
+    place = np.empty(len(encoded), np.int64)
+    place[np.concatenate(batches.indices)] = np.arange(len(members))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place[members]], *parts)
 
 
 def mean_features(
@@ -36,16 +74,4 @@ def mean_features(
     """
     if learner.embed is None:
         raise UserError("this learner has no sentence vectors to choose texts by: accepted without is random")
-    batches = eval_batches(
-        encoded,
-        row_length=row_length,
-        rows=ROWS,
-        packed=learner.packs,
-        min_length=learner.min_length,
-        groups=[members],
-    )
-    embed = jax.jit(learner.embed)
-    result = np.zeros((len(encoded), learner.shape["width"]), np.float32)
-    for batch, indices in zip(batches.batches, batches.indices, strict=True):
-        result[indices] = np.asarray(embed(variables, batch))[: len(indices)]
-    return result[members]
+    return read_texts(jax.jit(learner.embed), learner, variables, encoded, members, row_length=row_length)

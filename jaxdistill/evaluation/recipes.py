@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.losses import cross_entropy
@@ -76,6 +77,22 @@ def full_data_recipe(steps: int, lr: float = 5e-5, batch_size: int = 32) -> Reci
     return Recipe(steps=steps, lr=lr, schedule="linear", warmup=0.1, batch_size=batch_size)
 
 
+class Step(NamedTuple):
+    """What a step of a fine-tuning made, on the device.
+
+    Attributes:
+      done: steps done.
+      loss: of the step's batch, before its update.
+      logits: of the examples of that batch, in its order, before its update, with dropout if the recipe has it.
+      variables: after the update. The next step uses their trainable buffers up: read them at once, or copy them.
+    """
+
+    done: int
+    loss: Float[Array, ""]
+    logits: Float[Array, "n c"]
+    variables: Variables
+
+
 class FineTuner:
     """Ordinary fine-tuning; one object holds the compiled update of one (learner, recipe).
 
@@ -92,11 +109,11 @@ class FineTuner:
         def update(trainable: PyTree, state: PyTree, frozen: PyTree, batch: Batch, key: Key):
             def loss_of(params):
                 outputs = learner.apply(Variables(params, frozen), batch, key=key, train=True)
-                return cross_entropy(outputs.logits, batch.labels, batch.weights)
+                return cross_entropy(outputs.logits, batch.labels, batch.weights), outputs.logits
 
-            loss, gradients = jax.value_and_grad(loss_of)(trainable)
+            (loss, logits), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable)
             trainable, state = apply_optimizer(optimizer, gradients, state, trainable)
-            return trainable, state, loss
+            return trainable, state, loss, logits
 
         self._update = update
 
@@ -106,7 +123,7 @@ class FineTuner:
         batches: Callable[[int], Batch],
         key: Key,
         *,
-        on_step: Callable[[int, jax.Array], None] = lambda step, loss: None,
+        on_step: Callable[[Step], None] = lambda step: None,
     ) -> Variables:
         """Fine-tune.
 
@@ -114,13 +131,13 @@ class FineTuner:
           start: fresh variables; their trainable buffers are used up.
           batches: the batch of step k.
           key: of dropout.
-          on_step: told the number of steps done and the loss.
+          on_step: told of every step.
         """
         trainable, state = start.trainable, self._optimizer.init(start.trainable)
         for step in range(self.recipe.steps):
             key_of_step = jax.random.fold_in(key, step)
-            trainable, state, loss = self._update(trainable, state, start.frozen, batches(step), key_of_step)
-            on_step(step + 1, loss)
+            trainable, state, loss, logits = self._update(trainable, state, start.frozen, batches(step), key_of_step)
+            on_step(Step(step + 1, loss, logits, Variables(trainable, start.frozen)))
         return Variables(trainable, start.frozen)
 
 

@@ -98,6 +98,8 @@ class Scorer:
     def __init__(self, learner: Learner):
         self._score = jax.jit(functools.partial(score_batch, learner))
 
-    def __call__(self, variables: Variables, split: EvalBatches) -> Score:
-        scores = [self._score(variables, batch) for batch in split.batches]
+    def __call__(self, variables: Variables, split: EvalBatches, *, group: int | None = None) -> Score:
+        """The score on all batches, or on those of one group."""
+        numbered = zip(split.batches, split.groups, strict=True)
+        scores = [self._score(variables, batch) for batch, number in numbered if group in (None, number)]
         return functools.reduce(Score.__add__, jax.device_get(scores))

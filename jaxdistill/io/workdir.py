@@ -55,6 +55,10 @@ class Workdir:
     def distilled(self) -> Path:
         return self.path / "distilled"
 
+    def baseline(self, name: str) -> Path:
+        """The set that a baseline was trained on."""
+        return self.path / "baselines" / name
+
     @property
     def report(self) -> Path:
         return self.path / "report.html"

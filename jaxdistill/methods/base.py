@@ -11,10 +11,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxdistill.core.types import Batch, Key, Synthetic, Variables
+from jaxdistill.core.types import Batch, Key, Learner, Synthetic, Variables
 from jaxdistill.data.encoding import Encoded
 from jaxdistill.data.sources import TaskData
 from jaxdistill.evaluation import protocols
+from jaxdistill.evaluation.fine_tuning import Trainer
+from jaxdistill.evaluation.recipes import DILM, Recipe
 from jaxdistill.io.checkpoints import Checkpoints
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.io.metrics import MetricWriter
@@ -29,6 +31,7 @@ class Problem:
     Attributes:
       data: texts and labels.
       pretrained: the learner with its tokenizer.
+      fine_tuning: `fine_tuning(dropout)` is the learner that fine-tunes on texts, see `evaluation.fine_tuning.Trainer`.
       train, dev, test: the splits, tokenised.
       row_length: positions of a packed row of real text.
       notes: what a user should know of data and model.
@@ -36,6 +39,7 @@ class Problem:
 
     data: TaskData
     pretrained: Pretrained
+    fine_tuning: Callable[[bool], Learner]
     train: Encoded
     dev: Encoded
     test: Encoded
@@ -45,6 +49,15 @@ class Problem:
     @property
     def classes(self) -> int:
         return len(self.data.task.label_names)
+
+    @property
+    def longest(self) -> int:
+        """Positions that hold any training text and that the learner can read."""
+        return max(int(self.train.lengths.max()), self.pretrained.learner.min_length)
+
+    def trainer(self) -> Trainer:
+        """What fine-tunes fresh learners; keep it, for it holds what is compiled."""
+        return Trainer(self.fine_tuning, row_length=self.row_length, length=self.longest)
 
     def base(self) -> Variables:
         """The learner's variables before `Learner.refresh`; the same for everyone, since refresh draws the rest."""
@@ -61,6 +74,8 @@ class Run:
       checkpoint_seconds: time between checkpoints.
       mesh: devices; `None` uses the default one.
       protocol: how checkpoints are chosen.
+      recipe: how learners will train on texts when the result is evaluated; what is chosen on dev is chosen by it.
+      full_lr: peak learning rate at which the learner fine-tunes on plenty of real data.
       stop: asked after every outer step; True ends the run after a last checkpoint (`Stopped` is raised).
       say: prints one line for the user.
       folder: of the run, for what else it keeps (experts); `None` keeps nothing.
@@ -71,6 +86,8 @@ class Run:
     checkpoint_seconds: float = 60.0
     mesh: Mesh | None = None
     protocol: protocols.Protocol = protocols.CLEAN
+    recipe: Recipe = DILM
+    full_lr: float = 5e-5
     stop: Callable[[], bool] = lambda: False
     say: Callable[[str], None] = print
     folder: Path | None = None

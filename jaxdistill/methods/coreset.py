@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.random import numpy_seed
 from jaxdistill.core.types import Batch, Key, Synthetic
-from jaxdistill.coresets import selection
+from jaxdistill.coresets import scores, selection
 from jaxdistill.data.encoding import encode
 from jaxdistill.data.packing import pad
 from jaxdistill.data.splits import Split
@@ -23,6 +23,7 @@ from jaxdistill.evaluation.cost import CostRecord, peak_memory_bytes
 from jaxdistill.evaluation.features import mean_features
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Method, Problem, Run, manifest
+from jaxdistill.methods.example_scores import SCORES, Scoring
 from jaxdistill.methods.meta_learning import LrPer, Outer, check_lr_per, finish, initial_step_sizes, learn
 from jaxdistill.models.pretrained import load_encoder
 from jaxdistill.objectives.inner_problem import InnerSpec
@@ -30,13 +31,12 @@ from jaxdistill.objectives.labels import LabelKind, initial_labels, label_target
 
 
 @dataclasses.dataclass(frozen=True)
-class Coreset:
-    """Settings.
+class ChosenTexts:
+    """Settings of every coreset.
 
     Attributes:
       per_class: texts a class.
       pool: at most about this many random training texts, the same number of each class, are looked at; 0 for all.
-      features: whose sentence vectors tell texts apart: the learner's, or always MiniLM's.
       learn_labels: learn label scores and step sizes by the meta-gradient; the texts stay as they are. Otherwise the
         result is texts with hard labels, for a fixed fine-tuning recipe.
       steps, batch_per_class, label_kind, lr_per, initial_lr: of the inner loop, when `learn_labels`.
@@ -45,7 +45,6 @@ class Coreset:
 
     per_class: int = 1
     pool: int = 5000
-    features: Literal["learner", "minilm"] = "learner"
     learn_labels: bool = False
     steps: int = 1
     batch_per_class: int = 1
@@ -55,15 +54,54 @@ class Coreset:
     outer: Outer = Outer()
 
     def __post_init__(self):
-        if self.features not in ("learner", "minilm"):
-            raise UserError(f"unknown features {self.features!r}: give learner or minilm")
         if self.per_class < 1 or self.pool < 0:
             raise UserError(f"per_class {self.per_class} must be at least 1 and pool {self.pool} at least 0")
         check_lr_per(self.lr_per)
         inner_spec(self, 2)
 
 
-def inner_spec(config: Coreset, classes: int) -> InnerSpec | None:
+@dataclasses.dataclass(frozen=True)
+class Coreset(ChosenTexts):
+    """Settings of coresets that choose by sentence vectors, or by nothing.
+
+    Attributes:
+      features: whose sentence vectors tell texts apart: the learner's, or always MiniLM's.
+    """
+
+    features: Literal["learner", "minilm"] = "learner"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.features not in ("learner", "minilm"):
+            raise UserError(f"unknown features {self.features!r}: give learner or minilm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored(ChosenTexts):
+    """Settings of coresets that choose by how hard a text is to learn.
+
+    Attributes:
+      scoring: how that is found out, by learners trained on the pool, and which texts are kept.
+    """
+
+    scoring: Scoring = Scoring()
+
+
+@dataclasses.dataclass(frozen=True)
+class Forgetting(Scored):
+    """As `Scored`. Texts are watched over several epochs, two at least."""
+
+    scoring: Scoring = Scoring(learners=1, epochs=4.0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.scoring.epochs < 2:
+            raise UserError(
+                f"scoring.epochs is {self.scoring.epochs}: a text can be forgotten at its second visit, give 2 or more"
+            )
+
+
+def inner_spec(config: ChosenTexts, classes: int) -> InnerSpec | None:
     """How a learner trains on a set with learned labels; `None` for plain texts."""
     if not config.learn_labels:
         return None
@@ -85,44 +123,68 @@ def text_support(problem: Problem, texts: Split, spec: InnerSpec) -> Batch:
     return Batch(token_ids=batch.token_ids, mask=batch.mask, token_types=batch.token_types, labels=hard)
 
 
-def choose(selector: str, config: Coreset, problem: Problem, key: Key) -> Int[np.ndarray, " n"]:
-    """Indices of the chosen training texts, interleaved by class."""
+def choose(selector: str, config: ChosenTexts, problem: Problem, key: Key, run: Run) -> Int[np.ndarray, " n"]:
+    """Indices of the chosen training texts, interleaved by class.
+
+    Raises:
+      UserError: a class has too few texts; see also `methods.example_scores.ScoreFn`.
+      Stopped: the run was asked to stop.
+    """
     pool_key, pick_key = jax.random.split(key)
-    task, labels = problem.data.task, problem.train.labels
+    names, labels = problem.data.task.label_names, problem.train.labels
+    if isinstance(config, Scored):
+        members = _pool(config, problem, pool_key)
+        score_key, tie_key = jax.random.split(pick_key)
+        hardness = SCORES[selector](config.scoring, problem, members, key=score_key, run=run)
+        picked = scores.select_by_score(
+            hardness,
+            labels[members],
+            config.per_class,
+            keep=config.scoring.keep,
+            class_names=names,
+            seed=numpy_seed(tie_key),
+        )
+        return members[picked]
     members = np.arange(len(labels))
     features: Float[np.ndarray, "n d"] | None = None
     if selection.coreset_named(selector).needs_features:
-        if config.pool:
-            share = max(config.pool // problem.classes, config.per_class)
-            rng = np.random.default_rng(numpy_seed(pool_key))
-            drawn = [rng.permutation(np.flatnonzero(labels == c))[:share] for c in range(problem.classes)]
-            members = np.sort(np.concatenate(drawn))
+        assert isinstance(config, Coreset), "these are the settings of coresets that look at features"
+        members = _pool(config, problem, pool_key)
         features = _features(config, problem, members)
     picked = selection.select(
-        selector,
-        features,
-        labels[members],
-        config.per_class,
-        class_names=task.label_names,
-        seed=numpy_seed(pick_key),
+        selector, features, labels[members], config.per_class, class_names=names, seed=numpy_seed(pick_key)
     )
     return members[picked]
 
 
-def initial(selector: str, config: Coreset, problem: Problem, key: Key) -> tuple[Synthetic, Batch]:
-    """(what is learned, what is not) before the first outer step.
+def random_texts(per_class: int, problem: Problem, key: Key) -> Int[np.ndarray, " n"]:
+    """What `choose` gives for `random`.
+
+    Raises:
+      UserError: a class has too few texts.
+    """
+    return choose("random", Coreset(per_class=per_class), problem, key, Run())
+
+
+def initial(selector: str, config: ChosenTexts, problem: Problem, key: Key) -> tuple[Synthetic, Batch]:
+    """(what is learned, what is not) before the first outer step; random texts stand for those that only training
+    could choose, since nothing is trained here.
 
     Raises:
       UserError: the settings learn nothing.
     """
-    return _learned_parts(selector, config, problem, problem.data.train.take(choose(selector, config, problem, key)))
+    if isinstance(config, Scored):
+        chosen = random_texts(config.per_class, problem, key)
+    else:
+        chosen = choose(selector, config, problem, key, Run())
+    return _learned_parts(selector, config, problem, problem.data.train.take(chosen))
 
 
-def distill(selector: str, config: Coreset, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
+def distill(selector: str, config: ChosenTexts, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
     """Choose texts, and learn their labels if asked; see `methods.base.DistillFn`."""
     choose_key, learn_key = jax.random.split(key)
     began = time.monotonic()
-    chosen = problem.data.train.take(choose(selector, config, problem, choose_key))
+    chosen = problem.data.train.take(choose(selector, config, problem, choose_key, run))
     seconds = time.monotonic() - began
     result = DistilledSet(
         labels=chosen.labels.astype(np.int32),
@@ -148,7 +210,7 @@ def distill(selector: str, config: Coreset, problem: Problem, *, key: Key, run: 
     return finish(result, selector, config, problem, key, fitted, config.outer, run)
 
 
-def _learned_parts(selector: str, config: Coreset, problem: Problem, chosen: Split) -> tuple[Synthetic, Batch]:
+def _learned_parts(selector: str, config: ChosenTexts, problem: Problem, chosen: Split) -> tuple[Synthetic, Batch]:
     spec = inner_spec(config, problem.classes)
     if spec is None:
         raise UserError(f"method {selector!r} learns nothing without learn_labels: there is no outer step")
@@ -158,6 +220,17 @@ def _learned_parts(selector: str, config: Coreset, problem: Problem, chosen: Spl
         raw_lr=initial_step_sizes(config.initial_lr, config.lr_per, config.steps, problem.pretrained.learner),
     )
     return synthetic, text_support(problem, chosen, spec)
+
+
+def _pool(config: ChosenTexts, problem: Problem, key: Key) -> Int[np.ndarray, " m"]:
+    """The training texts that are looked at."""
+    labels = problem.train.labels
+    if not config.pool:
+        return np.arange(len(labels))
+    share = max(config.pool // problem.classes, config.per_class)
+    rng = np.random.default_rng(numpy_seed(key))
+    drawn = [rng.permutation(np.flatnonzero(labels == c))[:share] for c in range(problem.classes)]
+    return np.sort(np.concatenate(drawn))
 
 
 def _features(config: Coreset, problem: Problem, members: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m d"]:
@@ -172,9 +245,12 @@ def _features(config: Coreset, problem: Problem, members: Int[np.ndarray, " m"])
     return mean_features(minilm.learner, variables, encoded, np.arange(len(members)), row_length=length)
 
 
+SETTINGS: dict[str, type[ChosenTexts]] = dict.fromkeys(selection.CORESETS, Coreset)
+SETTINGS |= {name: Forgetting if name == "forgetting" else Scored for name in SCORES}
+
 METHODS = {
     name: Method(
-        Coreset, functools.partial(distill, name), functools.partial(initial, name), inner_spec, makes_texts=True
+        settings, functools.partial(distill, name), functools.partial(initial, name), inner_spec, makes_texts=True
     )
-    for name in selection.CORESETS
+    for name, settings in SETTINGS.items()
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.methods import attention_label, coreset, fair, matching, soft_label
+from jaxdistill.methods import attention_label, coreset, fair, matching, soft_label, teacher_labels
 from jaxdistill.methods.base import Method
 
 METHODS: dict[str, Method] = {
@@ -13,8 +13,11 @@ METHODS: dict[str, Method] = {
     "soft_label": soft_label.METHOD,
     "fair": fair.METHOD,
     **matching.METHODS,
+    "teacher_labels": teacher_labels.METHOD,
     **coreset.METHODS,
 }
+# Methods that need to be told no more than how many samples to make, and that may so stand beside any other.
+BASELINES = (*coreset.METHODS, "teacher_labels")
 
 
 def method_named(name: str) -> Method:

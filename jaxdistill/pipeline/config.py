@@ -6,11 +6,10 @@ import dataclasses
 from typing import Any, Literal
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.coresets.selection import CORESETS
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.evaluation.recipes import DILM, Recipe
 from jaxdistill.evaluation.text_models import target_named
-from jaxdistill.methods.registry import method_named
+from jaxdistill.methods.registry import BASELINES, method_named
 from jaxdistill.models.classic_learner import NETWORKS, ClassicOptions
 from jaxdistill.pipeline.checks import at_least, check_types
 
@@ -104,14 +103,16 @@ class EvaluationConfig:
     Attributes:
       protocol: clean or paper.
       students: fresh learners of the reported number, each scored on the whole test split; 0 takes the protocol's.
-      baselines: coresets evaluated beside the method, trained by `recipe`.
+      baselines: coresets, or `teacher_labels`, with their default settings, evaluated beside the method: learners train
+        by `recipe`.
       baseline_students: fresh learners of each baseline, at least 2: a difference without an interval says nothing.
       train_by: how learners train on the distilled set: "schedule" by its learned step sizes, "recipe" by `recipe` on
         its texts; "auto" by the schedule where the set has one that fits the learner, and else, if it holds texts, by
         the recipe with its soft labels.
       recipe: how learners train on texts.
       full_epochs: epochs of the full-data reference; 0 leaves it out.
-      full_lr: its peak learning rate.
+      full_lr: its peak learning rate, and that of other learners of real data (teachers, those that score texts) which
+        have none of their own.
       full_students: learners of the full-data reference.
       targets: models that are not neural, trained on the same texts beside the learners: "logistic_regression",
         "linear_svm", "naive_bayes" or "random_forest", then what they see of a text: "/tfidf", "/tfidf_train" or
@@ -140,8 +141,8 @@ class EvaluationConfig:
             target_named(target)
         if not 0.0 < self.full_lr < float("inf"):
             raise UserError(f"evaluation.full_lr is {self.full_lr}: accepted is a number above 0")
-        if unknown := [name for name in self.baselines if name not in CORESETS]:
-            raise UserError(f"unknown baseline {unknown[0]!r}: accepted are {', '.join(CORESETS)}")
+        if unknown := [name for name in self.baselines if name not in BASELINES]:
+            raise UserError(f"unknown baseline {unknown[0]!r}: accepted are {', '.join(BASELINES)}")
 
     @property
     def test_students(self) -> int:
@@ -205,6 +206,10 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
         changes |= {"per_class": batches, "batch_per_class": 1, "steps": max(batches, min(settings.steps, 2))}
     if hasattr(settings, "pool"):
         changes["pool"] = 50
+    if hasattr(settings, "scoring"):
+        changes["scoring"] = dataclasses.replace(settings.scoring, learners=1)
+    if hasattr(settings, "temperatures"):
+        changes |= {"epochs": (0.02, 0.04), "temperatures": settings.temperatures[:1], "students": 1}
     if hasattr(settings, "experts"):
         experts = settings.experts
         changes["experts"] = dataclasses.replace(experts, count=1, epoch_steps=2, span=1, latest_start=0, batch_size=8)

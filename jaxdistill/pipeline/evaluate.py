@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from jaxdistill.core.random import numpy_seed
-from jaxdistill.core.types import Batch, Key, Learner
-from jaxdistill.data.batching import TrainBatches
-from jaxdistill.data.encoding import Encoded, encode
-from jaxdistill.data.packing import pad
+from jaxdistill.core.types import Key, Variables
+from jaxdistill.data.encoding import encode
 from jaxdistill.data.splits import Split
-from jaxdistill.evaluation.recipes import FineTuner, Recipe, full_data_recipe
+from jaxdistill.evaluation.recipes import Recipe, Step, full_data_recipe
 from jaxdistill.evaluation.scoring import Scorer, split_batches
 from jaxdistill.evaluation.students import Examiner
 from jaxdistill.io.distilled import DistilledSet
@@ -25,8 +21,6 @@ from jaxdistill.io.progress import Progress
 from jaxdistill.methods.base import Problem, Stopped
 from jaxdistill.objectives.inner_problem import InnerSpec
 from jaxdistill.parallel.mesh import replicated
-from jaxdistill.pipeline.config import LearnerConfig
-from jaxdistill.pipeline.prepare import load_learner
 from jaxdistill.pipeline.scores import Outcome, outcome
 from jaxdistill.pipeline.training import Plan, learned_arrays, text_split
 
@@ -40,7 +34,6 @@ class Evaluator:
 
     Args:
       problem: data and learner.
-      learner: as the problem's was configured; loaded again for fine-tuning.
       key: of all learners.
       mesh: over whose "data" axis the learners of a learned schedule are cut; `None` uses one device.
       stop: asked before each learner and each step of a fine-tuning; True raises `Stopped`.
@@ -49,18 +42,15 @@ class Evaluator:
     def __init__(
         self,
         problem: Problem,
-        learner: LearnerConfig,
         key: Key,
         *,
         mesh: Mesh | None = None,
         stop: Callable[[], bool] = lambda: False,
     ):
-        self._problem, self._config, self._key, self._mesh, self._stop = problem, learner, key, mesh, stop
+        self._problem, self._key, self._mesh, self._stop = problem, key, mesh, stop
         self._split = split_batches(problem.test, problem.pretrained.learner, row_length=problem.row_length)
-        self._longest = max(int(problem.train.lengths.max()), problem.pretrained.learner.min_length)
+        self._trainer = problem.trainer()
         # Learners that differ in dropout share no compiled update, but score alike: one scorer of one of them.
-        self._learners: dict[bool, Learner] = {}
-        self._tuners: dict[Recipe, FineTuner] = {}
         self._scorer: Scorer | None = None
         self._examiners: dict[InnerSpec, Examiner] = {}
 
@@ -117,8 +107,16 @@ class Evaluator:
 
         def outcomes() -> Iterator[Outcome]:
             for number in numbers:
-                encoded = encode(texts(number), self._problem.pretrained.tokenizer, self._longest)
-                yield self._fine_tuned(encoded, recipe, number, packed=False, soft_labels=soft_labels)
+                encoded = encode(texts(number), self._problem.pretrained.tokenizer, self._problem.longest)
+                self._check_stop()
+                trained = self._trainer.on_texts(
+                    encoded,
+                    recipe,
+                    jax.random.fold_in(self._key, number),
+                    soft_labels=soft_labels,
+                    on_step=lambda step, indices: self._check_stop(),
+                )
+                yield self._scored(trained, recipe)
 
         yield from self._shown(f"{name}: learners scored on test", numbers, outcomes())
 
@@ -127,68 +125,23 @@ class Evaluator:
         steps = max(1, round(epochs * len(self._problem.train) / full_data_recipe(1).batch_size))
         recipe = full_data_recipe(steps, lr)
         for number in numbers:
-            yield self._fine_tuned(self._problem.train, recipe, number, packed=True)
-
-    def _fine_tuned(
-        self,
-        encoded: Encoded,
-        recipe: Recipe,
-        number: int,
-        *,
-        packed: bool,
-        soft_labels: Float[np.ndarray, "n c"] | None = None,
-    ) -> Outcome:
-        self._check_stop()
-        learner = self._fine_tuning_learner(recipe.dropout)
-        if recipe not in self._tuners:
-            self._tuners[recipe] = FineTuner(learner, recipe)
-        refresh_key, rest = jax.random.split(jax.random.fold_in(self._key, number))
-        dropout_key, order_key = jax.random.split(rest)
-        # As `Problem.base`: one body for everyone, also where it is random, and a head of the learner's own.
-        start = learner.refresh(learner.init(jax.random.key(0)), refresh_key)
-        packed_batches = TrainBatches(
-            encoded,
-            batch_size=min(recipe.batch_size, len(encoded)),
-            seed=numpy_seed(order_key),
-            row_length=self._problem.row_length,
-            packed=learner.packs,
-            min_length=learner.min_length,
-        )
-
-        def padded_batches(step: int) -> Batch:
-            # One shape for all small sets, whatever their texts: one compilation.
-            indices = packed_batches.indices(step)
-            batch = pad(encoded, indices, length=self._longest)
-            return batch if soft_labels is None else dataclasses.replace(batch, labels=soft_labels[indices])
-
-        progress = Progress("full data: fine-tuning", recipe.steps) if packed else None
-
-        def on_step(done: int, loss: jax.Array) -> None:
             self._check_stop()
-            if progress is not None:
-                progress.update(done)
+            progress = Progress("full data: fine-tuning", recipe.steps)
 
-        batches = packed_batches if packed else padded_batches
-        try:
-            trained = self._tuners[recipe](start, batches, dropout_key, on_step=on_step)
-        finally:
-            if progress is not None:
+            def on_step(step: Step, indices: Int[np.ndarray, " n"], progress: Progress = progress) -> None:
+                self._check_stop()
+                progress.update(step.done)
+
+            try:
+                key = jax.random.fold_in(self._key, number)
+                trained = self._trainer.on_split(self._problem.train, recipe, key, on_step=on_step)
+            finally:
                 progress.close()
-        self._scorer = self._scorer or Scorer(learner)
-        return outcome(self._scorer(trained, self._split), self._problem.data.task.metric)
+            yield self._scored(trained, recipe)
 
-    def _fine_tuning_learner(self, dropout: bool) -> Learner:
-        if dropout not in self._learners:
-            rate = None if dropout else 0.0
-            pretrained = load_learner(
-                self._config,
-                self._problem.classes,
-                self._problem.pretrained.learner.max_length,
-                dropout=rate,
-                train_words=True,
-            )
-            self._learners[dropout] = pretrained.learner
-        return self._learners[dropout]
+    def _scored(self, trained: Variables, recipe: Recipe) -> Outcome:
+        self._scorer = self._scorer or Scorer(self._trainer.learner(recipe))
+        return outcome(self._scorer(trained, self._split), self._problem.data.task.metric)
 
     def _shown(self, label: str, numbers: Sequence[int], outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
         """The outcomes, with a progress line for each and a chance to stop between them."""

@@ -61,7 +61,7 @@ def evaluate_folder(
         notes.append(f"the set was made with the learner {made_with!r} and is evaluated with {config.learner.name!r}")
     for note in notes:
         say(f"note: {note}")
-    evaluator = Evaluator(problem, config.learner, named_key(config.seed, "evaluate"), mesh=mesh)
+    evaluator = Evaluator(problem, named_key(config.seed, "evaluate"), mesh=mesh)
     numbers = range(evaluation.test_students)
     outcomes = list(evaluator.by_plan("distilled set", distilled, plan, evaluation.recipe, numbers))
     ddof = protocol_named(evaluation.protocol).std_ddof

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 from jax.sharding import Mesh
 
 from jaxdistill.core.errors import UserError
+from jaxdistill.core.types import Learner
 from jaxdistill.data.encoding import encode
 from jaxdistill.data.sources import TaskData, load_task
 from jaxdistill.methods.base import Problem
@@ -86,4 +89,17 @@ def prepare(task: TaskConfig, learner: LearnerConfig) -> Problem:
     if asked > longest:
         notes.append(f"max_length {asked} is lowered to the learner's {longest} positions")
     notes += [f"{name}: {note}" for name, encoded in splits.items() for note in encoded.notes]
-    return Problem(data=data, pretrained=pretrained, row_length=row_length, notes=tuple(notes), **splits)
+
+    @functools.cache
+    def fine_tuning(dropout: bool) -> Learner:
+        rate = None if dropout else 0.0
+        return load_learner(learner, len(data.task.label_names), longest, dropout=rate, train_words=True).learner
+
+    return Problem(
+        data=data,
+        pretrained=pretrained,
+        fine_tuning=fine_tuning,
+        row_length=row_length,
+        notes=tuple(notes),
+        **splits,
+    )

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxdistill.data.splits import Split
 from jaxdistill.evaluation.cost import CostRecord, peak_memory_bytes
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.evaluation.report import write_report
@@ -21,16 +20,16 @@ from jaxdistill.io.metrics import read_metrics
 from jaxdistill.io.plain import plain
 from jaxdistill.io.versions import device, versions
 from jaxdistill.io.workdir import Workdir
-from jaxdistill.methods.base import Problem, Run
-from jaxdistill.methods.registry import method_named
+from jaxdistill.methods.base import Problem
 from jaxdistill.objectives.labels import step_sizes
+from jaxdistill.pipeline.baselines import baseline_outcomes
 from jaxdistill.pipeline.config import ExperimentConfig
 from jaxdistill.pipeline.evaluate import Evaluator
 from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.nearest import nearest_words, snapped
 from jaxdistill.pipeline.scores import Outcome, Scores, divergence_note, parts, values
 from jaxdistill.pipeline.targets import run_sources, score_targets, target_lines, target_notes
-from jaxdistill.pipeline.training import text_split, training_plan
+from jaxdistill.pipeline.training import training_plan
 
 SNAPPED = "nearest words"
 
@@ -53,7 +52,7 @@ def evaluate_run(
       Stopped: `stop()` said so; the scores so far are kept.
     """
     evaluation = config.evaluation
-    evaluator = Evaluator(problem, config.learner, named_key(config.seed, "evaluate"), mesh=mesh, stop=stop)
+    evaluator = Evaluator(problem, named_key(config.seed, "evaluate"), mesh=mesh, stop=stop)
     kept = Scores(folder.path / "scores.json", folder.path / "seconds.json")
     plans = [training_plan(distilled, problem, evaluation.train_by) for distilled in sets]
     own: list[list[Outcome]] = []
@@ -63,7 +62,7 @@ def evaluate_run(
     baselines: dict[str, list[Outcome]] = {}
     for name in evaluation.baselines:
         if name != config.method:
-            train = functools.partial(_baseline, name, config, problem, evaluator)
+            train = functools.partial(baseline_outcomes, name, config, problem, evaluator, folder, stop)
             baselines[name] = kept.get(name, evaluation.baseline_students, train)
     if evaluation.baselines and (spec := plans[0].spec) and (text := snapped(sets[0], problem)):
         train = functools.partial(evaluator.by_schedule, SNAPPED, text, spec)
@@ -71,7 +70,7 @@ def evaluate_run(
     if evaluation.full_epochs:
         train = functools.partial(evaluator.full, evaluation.full_epochs, evaluation.full_lr)
         baselines["full"] = kept.get("full", evaluation.full_students, train)
-    targets = score_targets(config, problem, *run_sources(config, problem, sets), kept, stop)
+    targets = score_targets(config, problem, *run_sources(config, problem, sets, folder, stop), kept, stop)
     notes = [*problem.notes, *dict.fromkeys(note for plan in plans for note in plan.notes)]
     notes += [*target_notes(config, problem), *shortfalls(config)]
     result = _result(config, problem, sets, own, baselines, notes, kept.seconds) | {"targets": targets}
@@ -138,22 +137,6 @@ def _result(
     if (rates := _learning_rates(sets[0], problem)) is not None:
         result["learning_rates"] = rates
     return result
-
-
-def _baseline(
-    name: str, config: ExperimentConfig, problem: Problem, evaluator: Evaluator, numbers: Sequence[int]
-) -> Iterator[Outcome]:
-    """Outcomes of a coreset of the same size under the fixed recipe; `random` draws a new subset for each learner."""
-    method = method_named(name)
-    settings = dataclasses.replace(method.config(), per_class=config.settings.per_class)
-    run = Run(say=lambda line: None)
-
-    @functools.cache
-    def texts(draw: int) -> Split:
-        key = named_key(config.seed, f"baseline/{name}/{draw}")
-        return text_split(method.distill(settings, problem, key=key, run=run))
-
-    return evaluator.by_recipe(name, lambda i: texts(i if name == "random" else 0), config.evaluation.recipe, numbers)
 
 
 def _differences(own: list[list[float]], baselines: dict[str, list[float]]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import jax
 from jax.sharding import Mesh
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.coresets.selection import CORESETS
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.io.checkpoints import Checkpoints
 from jaxdistill.io.distilled import DistilledSet, load_distilled, save_distilled
@@ -21,7 +20,7 @@ from jaxdistill.io.plain import fingerprint, plain
 from jaxdistill.io.progress import Progress
 from jaxdistill.io.workdir import Workdir, open_workdir
 from jaxdistill.methods.base import Problem, Run
-from jaxdistill.methods.registry import method_named
+from jaxdistill.methods.registry import BASELINES, method_named
 from jaxdistill.parallel.distributed import is_main_process
 from jaxdistill.pipeline.config import ExperimentConfig
 from jaxdistill.pipeline.keys import named_key
@@ -87,13 +86,13 @@ def identity(config: ExperimentConfig, problem: Problem) -> dict[str, Any]:
 
 
 def check_class_sizes(config: ExperimentConfig, problem: Problem) -> None:
-    """Whether every class has enough training texts for the coresets of a run.
+    """Whether every class has enough training texts for the sets of real texts of a run.
 
     Raises:
       UserError: a class has fewer than `per_class`.
     """
     asked = config.settings.per_class
-    if config.method not in CORESETS and not config.evaluation.baselines:
+    if config.method not in BASELINES and not config.evaluation.baselines:
         return
     counts = problem.data.train.class_counts(problem.classes)
     for name, count in zip(problem.data.task.label_names, counts, strict=True):
@@ -141,6 +140,8 @@ def distil(
         checkpoint_seconds=config.checkpoint_seconds,
         mesh=mesh,
         protocol=protocol_named(config.evaluation.protocol),
+        recipe=config.evaluation.recipe,
+        full_lr=config.evaluation.full_lr,
         stop=stop,
         say=say,
         folder=part.path,

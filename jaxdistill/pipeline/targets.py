@@ -23,8 +23,9 @@ from jaxdistill.evaluation.text_models import MODELS, Target, counts, target_nam
 from jaxdistill.evaluation.tfidf import Tfidf
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.io.progress import Progress
-from jaxdistill.methods.base import Problem, Run, Stopped
-from jaxdistill.methods.registry import method_named
+from jaxdistill.io.workdir import Workdir
+from jaxdistill.methods.base import Problem, Stopped
+from jaxdistill.pipeline.baselines import baseline_sets
 from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig
 from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.scores import Outcome, Scores, counted, parts, values
@@ -94,9 +95,19 @@ def set_source(name: str, distilled: DistilledSet, evaluation: EvaluationConfig)
 
 
 def run_sources(
-    config: ExperimentConfig, problem: Problem, sets: Sequence[DistilledSet]
+    config: ExperimentConfig,
+    problem: Problem,
+    sets: Sequence[DistilledSet],
+    folder: Workdir,
+    stop: Callable[[], bool],
 ) -> tuple[list[Source], list[Source]]:
     """What the targets of a run train on.
+
+    Args:
+      config, problem: of the run.
+      sets: of the method.
+      folder: of the run, where baselines are kept.
+      stop: asked while a baseline is made.
 
     Returns:
       the sets of the method; and the baselines, each the very texts that learners train on: several random subsets for
@@ -108,20 +119,17 @@ def run_sources(
     for name in evaluation.baselines:
         if name != config.method:
             number = evaluation.target_seeds if name == "random" else 1
-            draws = functools.partial(_baseline_draws, name, config, problem, number)
+            draws = functools.partial(_baseline_draws, name, config, problem, folder, stop, number)
             others.append(Source(name, draws, number, evaluation.target_seeds))
     if evaluation.full_epochs:
         others.append(Source("full", lambda: [LabelledTexts(problem.data.train)], 1, evaluation.full_students))
     return own, others
 
 
-def _baseline_draws(name: str, config: ExperimentConfig, problem: Problem, number: int) -> list[LabelledTexts]:
-    """The subsets that learners 0, 1, ... of a baseline train on: their keys are those of the learners' subsets."""
-    method = method_named(name)
-    settings = dataclasses.replace(method.config(), per_class=config.settings.per_class)
-    run = Run(say=lambda line: None)
-    keys = [named_key(config.seed, f"baseline/{name}/{draw}") for draw in range(number)]
-    sets = [method.distill(settings, problem, key=key, run=run) for key in keys]
+def _baseline_draws(
+    name: str, config: ExperimentConfig, problem: Problem, folder: Workdir, stop: Callable[[], bool], number: int
+) -> list[LabelledTexts]:
+    sets = baseline_sets(name, config, problem, folder, stop, number)
     return [LabelledTexts(text_split(distilled), distilled.soft_labels) for distilled in sets]
 
 

@@ -149,7 +149,7 @@ def test_k_means_fills_empty_clusters_without_a_warning(recwarn):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "grand"}, "unknown coreset 'grand': accepted are random, herding, k_center, k_means"),
+        ({"name": "greedy"}, "unknown coreset 'greedy': accepted are random, herding, k_center, k_means"),
         ({"per_class": 0}, "per_class is 0: accepted is 1 or more"),
         (
             {"per_class": 21},

@@ -117,6 +117,22 @@ TABLE = {
     "field": ("distill", ["--config.settings.per_clas=2"], "unknown field config.settings.per_clas (did you mean"),
     "type": ("distill", ["--config.settings.per_class=two"], "per_class is 'two': accepted is a whole number"),
     "value": ("distill", ["--config.seed=-1"], "seed is -1"),
+    "keep": (
+        "distill",
+        ["--config.method=el2n", "--config.settings.scoring.keep=hardest"],
+        "scoring.keep is 'hardest': accepted are easy, middle, hard",
+    ),
+    "visits": (
+        "distill",
+        ["--config.method=forgetting", "--config.settings.scoring.epochs=1"],
+        "scoring.epochs is 1.0: a text can be forgotten at its second visit",
+    ),
+    "temperature": (
+        "distill",
+        ["--config.method=teacher_labels", "--config.settings.temperatures=1,0"],
+        "temperatures is (1.0, 0.0): accepted is one number above 0, or several",
+    ),
+    "baseline": ("distill", ["--config.evaluation.baselines=el2m"], "unknown baseline 'el2m': accepted are random"),
     "config": ("distill", ["--config=nowhere.py"], "config file 'nowhere.py' does not exist"),
     "change": ("distill", ["--config.seed"], "--config.seed has no value"),
     "flag": ("distill", ["--colour=red"], "Unknown command line flag 'colour'"),

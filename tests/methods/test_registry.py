@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from jaxdistill.core.errors import UserError
+from jaxdistill.coresets import selection
+from jaxdistill.evaluation.recipes import Recipe
 from jaxdistill.evaluation.scoring import split_batches
 from jaxdistill.evaluation.students import Examiner
 from jaxdistill.io.distilled import load_distilled, save_distilled
 from jaxdistill.io.plain import plain
-from jaxdistill.methods import coreset, matching
+from jaxdistill.methods import matching
 from jaxdistill.methods.base import Run
+from jaxdistill.methods.example_scores import SCORES, Scoring
 from jaxdistill.methods.experts import Experts
 from jaxdistill.methods.meta_learning import Outer
 from jaxdistill.methods.registry import METHODS, method_named
@@ -24,7 +27,10 @@ from jaxdistill.pipeline.training import learned_arrays, spec_of
 
 OUTER = Outer(updates=2, batch_size=8, selections=1)
 CASES = {name: {} for name in METHODS}
-CASES |= {f"{name}/learned": {"learn_labels": True, "outer": OUTER} for name in coreset.METHODS}
+CASES |= {name: {"scoring": Scoring(learners=1, epochs=2)} for name in SCORES}
+CASES["teacher_labels"] = {"epochs": (0.05, 0.1), "students": 2}
+CASES |= {f"{name}/learned": {"learn_labels": True, "outer": OUTER} for name in selection.CORESETS}
+CASES["el2n/learned"] = CASES["el2n"] | {"learn_labels": True, "outer": OUTER}
 CASES["random/hard"] = {"learn_labels": True, "label_kind": "hard", "outer": OUTER}
 CASES["k_means/minilm"] = {"features": "minilm"}
 CASES["attention_label/adam"] = {
@@ -55,7 +61,8 @@ def make(name, problem, seed=0):
     config = method.config(**CASES[name])
     if hasattr(config, "pool"):
         config = dataclasses.replace(config, pool=200)
-    return config, method.distill(config, problem, key=jax.random.key(seed), run=Run(say=lambda line: None))
+    run = Run(recipe=Recipe(steps=2), say=lambda line: None)
+    return config, method.distill(config, problem, key=jax.random.key(seed), run=run)
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +88,11 @@ def test_shapes_and_manifest(made, name):
     assert distilled.label_names == ("negative", "positive")
     assert distilled.manifest["method"] == name.partition("/")[0]
     assert distilled.manifest["config"] == config
-    assert distilled.level == ("text" if name.partition("/")[0] in coreset.METHODS else "embedding")
+    assert distilled.level == ("text" if method_named(name.partition("/")[0]).makes_texts else "embedding")
     learned = distilled.synthetic is not None
     assert learned == (distilled.level == "embedding" or name.endswith(("/learned", "/hard")))
-    if name.endswith("/learned"):
+    assert (distilled.soft_labels is not None) == (name == "teacher_labels" or name.endswith("/learned"))
+    if distilled.soft_labels is not None:
         np.testing.assert_allclose(distilled.soft_labels.sum(axis=1), 1, rtol=1e-5)
     if learned:
         assert all(np.isfinite(x).all() and x.dtype == np.float32 for x in jax.tree.leaves(distilled.synthetic))
@@ -98,6 +106,7 @@ def test_same_key_same_bits(made, toy_problem, name):
     _, again = make(name, toy_problem)
     jax.tree.map(np.testing.assert_array_equal, first.synthetic, again.synthetic)
     assert first.texts == again.texts
+    np.testing.assert_array_equal(first.soft_labels, again.soft_labels)
     np.testing.assert_array_equal(first.labels, again.labels)
 
 

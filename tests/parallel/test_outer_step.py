@@ -39,7 +39,7 @@ PROGRAM = """
     if jax.process_count() == 1:
         from jaxdistill.pipeline.evaluate import Evaluator
         spec = METHOD.inner_spec(config, 2)
-        evaluator = Evaluator(problem, LearnerConfig(name="tiny"), jax.random.key(1), mesh=mesh)
+        evaluator = Evaluator(problem, jax.random.key(1), mesh=mesh)
         scores = evaluator.by_schedule("set", made, spec, range(5))
         print("SCORES", *(made.score for made in scores))
     flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(made.synthetic)])

@@ -46,7 +46,7 @@ def problem():
 
 @pytest.fixture
 def evaluator(problem):
-    return Evaluator(problem, TINY, named_key(0, "evaluate"))
+    return Evaluator(problem, named_key(0, "evaluate"))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_order_and_head_come_from_the_learners_key(problem, trainings):
     texts = problem.data.train.take(np.arange(8))
     recipe = Recipe(steps=1, batch_size=4)
     for seed, numbers in ((0, range(2)), (0, range(1, 2)), (1, range(1, 2))):
-        list(Evaluator(problem, TINY, named_key(seed, "evaluate")).by_recipe("x", lambda i: texts, recipe, numbers))
+        list(Evaluator(problem, named_key(seed, "evaluate")).by_recipe("x", lambda i: texts, recipe, numbers))
     (_, first, _), (one, second, _), (again, third, _), (other, fourth, _) = trainings
     np.testing.assert_array_equal(second.token_ids, third.token_ids)
     jax.tree.map(np.testing.assert_array_equal, one, again)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from jaxdistill.evaluation.recipes import Recipe
 from jaxdistill.evaluation.statistics import crossed_difference
 from jaxdistill.evaluation.text_models import counts, target_named, train
 from jaxdistill.evaluation.tfidf import Tfidf
+from jaxdistill.io.workdir import Workdir
 from jaxdistill.methods.base import Run, Stopped
 from jaxdistill.methods.coreset import Coreset
 from jaxdistill.methods.registry import method_named
@@ -42,6 +44,8 @@ from jaxdistill.pipeline.targets import (
 )
 
 TASK, TINY = TaskConfig(name="toy/reviews", max_length=32), LearnerConfig(name="tiny")
+# No baseline but `random`, of which nothing is kept.
+UNUSED = (Workdir(Path("unused")), lambda: False)
 TARGETS = ("logistic_regression/tfidf", "random_forest/tfidf_train", "naive_bayes/encoder")
 
 
@@ -83,7 +87,7 @@ def sets(problem):
 
 def scored(problem, sets, kept=None, **changes):
     cell = config(**changes)
-    return score_targets(cell, problem, *run_sources(cell, problem, sets), kept or Scores())
+    return score_targets(cell, problem, *run_sources(cell, problem, sets, *UNUSED), kept or Scores())
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +154,7 @@ def test_a_difference_needs_something_that_varies(own, base, values):
 def test_an_interrupted_evaluation_goes_on_to_the_same_bits(entries, problem, sets, tmp_path, monkeypatch):
     """Stopped before the fifth training and before the fifteenth; what is scored is not trained again."""
     cell = config()
-    sources = run_sources(cell, problem, sets)
+    sources = run_sources(cell, problem, sets, *UNUSED)
     path, asked = tmp_path / "scores.json", []
     for number in (5, 15):
         asked.clear()
