@@ -66,7 +66,8 @@ def encode(split: Split, tokenizer: tokenizers.Tokenizer, max_length: int) -> En
       max_length: most tokens of an example, special ones included.
 
     Raises:
-      UserError: `max_length` leaves no room for text.
+      UserError: `max_length` leaves no room for text; a text that a tokenizer of whole texts (see
+        `models.words.row_vectors`) does not know.
     """
     pair = len(split) > 0 and len(split.texts[0]) == 2
     special = tokenizer.num_special_tokens_to_add(is_pair=pair)
@@ -76,11 +77,14 @@ def encode(split: Split, tokenizer: tokenizers.Tokenizer, max_length: int) -> En
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
 
+    whole = _takes_whole_texts(tokenizer)
     # Tokenizers without special tokens make nothing of an empty text: it becomes one unknown word.
     unknown = [tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "") or 0]
     ids, types, lengths, truncated = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)], [np.zeros(1, np.int64)], 0
     for start in range(0, len(split), _CHUNK):
         fields = [tuple(field.strip() for field in text) for text in split.texts[start : start + _CHUNK]]
+        if whole:
+            _check_known(tokenizer, fields)
         chunk = tokenizer.encode_batch_fast(fields if pair else [text for (text,) in fields])
         ids += [np.asarray(e.ids or unknown, np.int32) for e in chunk]
         types += [np.asarray(e.type_ids or [0], np.int8) for e in chunk]
@@ -93,3 +97,18 @@ def encode(split: Split, tokenizer: tokenizers.Tokenizer, max_length: int) -> En
         labels=split.labels.astype(np.int32),
         truncated=truncated,
     )
+
+
+def _takes_whole_texts(tokenizer: tokenizers.Tokenizer) -> bool:
+    """Whether texts are words as they are: for those there is no part that could be known where the whole is not."""
+    from tokenizers.models import WordLevel
+
+    return tokenizer.pre_tokenizer is None and isinstance(tokenizer.model, WordLevel)
+
+
+def _check_known(tokenizer: tokenizers.Tokenizer, fields: list[tuple[str, ...]]) -> None:
+    for text in fields:
+        for field in text:
+            if tokenizer.token_to_id(field) is None:
+                shown = repr(field if len(field) <= 40 else field[:37] + "...")
+                raise UserError(f"text {shown} has no vector: accepted are the texts of the task itself")

@@ -1,4 +1,4 @@
-"""Sentence vectors of real texts, for coresets."""
+"""Sentence vectors of real texts, for coresets and for tasks of sentence vectors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Learner, Variables
 from jaxdistill.data.batching import eval_batches
 from jaxdistill.data.encoding import Encoded
+from jaxdistill.io.progress import Progress
 
 ROWS = 16
 
@@ -21,6 +22,7 @@ def mean_features(
     members: Int[np.ndarray, " m"],
     *,
     row_length: int,
+    label: str = "",
 ) -> Float[np.ndarray, "m d"]:
     """Mean of the last hidden states over the tokens of each text, in the order of `members`.
 
@@ -30,6 +32,7 @@ def mean_features(
       encoded: a split.
       members: which of its texts.
       row_length: positions of a packed row.
+      label: of a progress line; empty shows none.
 
     Raises:
       UserError: the learner has no sentence vectors.
@@ -46,6 +49,13 @@ def mean_features(
     )
     embed = jax.jit(learner.embed)
     result = np.zeros((len(encoded), learner.shape["width"]), np.float32)
-    for batch, indices in zip(batches.batches, batches.indices, strict=True):
-        result[indices] = np.asarray(embed(variables, batch))[: len(indices)]
+    progress = Progress(label, len(batches.batches)) if label else None
+    try:
+        for done, (batch, indices) in enumerate(zip(batches.batches, batches.indices, strict=True), start=1):
+            result[indices] = np.asarray(embed(variables, batch))[: len(indices)]
+            if progress is not None:
+                progress.update(done)
+    finally:
+        if progress is not None:
+            progress.close()
     return result[members]

@@ -14,6 +14,7 @@ from jaxdistill.models.classic_learner import NETWORKS, ClassicOptions
 from jaxdistill.pipeline.checks import at_least, check_types
 
 LARGEST_SEED = 2**31 - 1
+SENTENCES = "sentences:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,9 @@ class WordsConfig:
     """Word vectors of a small network.
 
     Attributes:
-      vectors: a GloVe file, its name under `$JAXDISTILL_WEIGHTS`, or an encoder whose word table serves ("minilm").
+      vectors: a GloVe file, its name under `$JAXDISTILL_WEIGHTS`, or an encoder whose word table serves ("minilm"). For
+        mlp also "sentences:minilm": one vector a text, the mean of that encoder's last hidden states. Not read for a
+        task of vectors, which has its own.
       rows: read the first so many words of a file only; 0 for all.
       split: "words" cuts off punctuation and contractions; "whitespace" cuts at white space alone. Of a file.
       std: scale the vectors so that their numbers have this root mean square; 0 leaves them.
@@ -61,6 +64,13 @@ class WordsConfig:
     def __post_init__(self):
         check_types(self, "learner.words")
         at_least(self, "learner.words", {"rows": 0, "std": 0})
+        if self.sentence_encoder == "":
+            raise UserError(f"learner.words.vectors is {self.vectors!r}: behind it stands an encoder, sentences:minilm")
+
+    @property
+    def sentence_encoder(self) -> str | None:
+        """The encoder of "sentences:<encoder>"; `None` for vectors of words."""
+        return self.vectors.removeprefix(SENTENCES) if self.vectors.startswith(SENTENCES) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +100,8 @@ class LearnerConfig:
         check_types(self.network, "learner.network")
         if self.name in NETWORKS and (self.scan_layers or self.remat_layers):
             raise UserError(f"learner.scan_layers and remat_layers are for encoders, not for {self.name}")
+        if self.words.sentence_encoder is not None and self.name != "mlp":
+            raise UserError(f"learner.words.vectors is {self.words.vectors!r}, which is for mlp, not for {self.name}")
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"learner.dtype is {self.dtype!r}: accepted are float32 and bfloat16")
 

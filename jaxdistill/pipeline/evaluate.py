@@ -186,6 +186,7 @@ class Evaluator:
                 self._problem.pretrained.learner.max_length,
                 dropout=rate,
                 train_words=True,
+                words=self._problem.words,
             )
             self._learners[dropout] = pretrained.learner
         return self._learners[dropout]
