@@ -73,18 +73,17 @@ def encode(split: Split, tokenizer: tokenizers.Tokenizer, max_length: int) -> En
     special = tokenizer.num_special_tokens_to_add(is_pair=pair)
     if max_length <= special:
         raise UserError(f"max_length {max_length} leaves no room for text beside {special} special tokens")
+    if _takes_whole_texts(tokenizer):
+        return _encode_whole(split, tokenizer)
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
 
-    whole = _takes_whole_texts(tokenizer)
     # Tokenizers without special tokens make nothing of an empty text: it becomes one unknown word.
     unknown = [tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "") or 0]
     ids, types, lengths, truncated = [np.zeros(0, np.int32)], [np.zeros(0, np.int8)], [np.zeros(1, np.int64)], 0
     for start in range(0, len(split), _CHUNK):
         fields = [tuple(field.strip() for field in text) for text in split.texts[start : start + _CHUNK]]
-        if whole:
-            _check_known(tokenizer, fields)
         chunk = tokenizer.encode_batch_fast(fields if pair else [text for (text,) in fields])
         ids += [np.asarray(e.ids or unknown, np.int32) for e in chunk]
         types += [np.asarray(e.type_ids or [0], np.int8) for e in chunk]
@@ -106,9 +105,14 @@ def _takes_whole_texts(tokenizer: tokenizers.Tokenizer) -> bool:
     return tokenizer.pre_tokenizer is None and isinstance(tokenizer.model, WordLevel)
 
 
-def _check_known(tokenizer: tokenizers.Tokenizer, fields: list[tuple[str, ...]]) -> None:
-    for text in fields:
-        for field in text:
-            if tokenizer.token_to_id(field) is None:
-                shown = repr(field if len(field) <= 40 else field[:37] + "...")
-                raise UserError(f"text {shown} has no vector: accepted are the texts of the task itself")
+def _encode_whole(split: Split, tokenizer: tokenizers.Tokenizer) -> Encoded:
+    """One token a text; an empty text too may be a word."""
+    ids = np.zeros(len(split), np.int32)
+    for row, (text,) in enumerate(split.texts):
+        number = tokenizer.token_to_id(text.strip())
+        if number is None:
+            shown = repr(text.strip() if len(text) <= 40 else text[:37] + "...")
+            raise UserError(f"text {shown} has no vector: accepted are the texts of the task itself")
+        ids[row] = number
+    offsets = np.arange(len(split) + 1)
+    return Encoded(ids, np.zeros(len(split), np.int8), offsets, split.labels.astype(np.int32), truncated=0)
