@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int8, Int32, Int64
+from jaxtyping import Float32, Int8, Int32, Int64
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.data.splits import Split
@@ -28,6 +28,8 @@ class Encoded:
       offsets: n + 1 positions in `ids`.
       labels: class ids.
       truncated: how many examples were cut to the maximal length.
+      groups: protected group of each example, one-hot; `None` where none is known.
+      weights: of each example in training; `None` means all 1.
     """
 
     ids: Int32[np.ndarray, " total"]
@@ -35,6 +37,8 @@ class Encoded:
     offsets: Int64[np.ndarray, " n_and_1"]
     labels: Int32[np.ndarray, " n"]
     truncated: int
+    groups: Float32[np.ndarray, "n g"] | None = None
+    weights: Float32[np.ndarray, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -66,12 +70,15 @@ def encode(split: Split, tokenizer: tokenizers.Tokenizer, max_length: int) -> En
       max_length: most tokens of an example, special ones included.
 
     Raises:
-      UserError: `max_length` leaves no room for text.
+      UserError: `max_length` leaves no room for text; a text that a tokenizer of whole texts (see
+        `models.words.row_vectors`) does not know.
     """
     pair = len(split) > 0 and len(split.texts[0]) == 2
     special = tokenizer.num_special_tokens_to_add(is_pair=pair)
     if max_length <= special:
         raise UserError(f"max_length {max_length} leaves no room for text beside {special} special tokens")
+    if _takes_whole_texts(tokenizer):
+        return _encode_whole(split, tokenizer)
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
@@ -93,3 +100,23 @@ def encode(split: Split, tokenizer: tokenizers.Tokenizer, max_length: int) -> En
         labels=split.labels.astype(np.int32),
         truncated=truncated,
     )
+
+
+def _takes_whole_texts(tokenizer: tokenizers.Tokenizer) -> bool:
+    """Whether texts are words as they are: for those there is no part that could be known where the whole is not."""
+    from tokenizers.models import WordLevel
+
+    return tokenizer.pre_tokenizer is None and isinstance(tokenizer.model, WordLevel)
+
+
+def _encode_whole(split: Split, tokenizer: tokenizers.Tokenizer) -> Encoded:
+    """One token a text; an empty text too may be a word."""
+    ids = np.zeros(len(split), np.int32)
+    for row, (text,) in enumerate(split.texts):
+        number = tokenizer.token_to_id(text.strip())
+        if number is None:
+            shown = repr(text.strip() if len(text) <= 40 else text[:37] + "...")
+            raise UserError(f"text {shown} has no vector: accepted are the texts of the task itself")
+        ids[row] = number
+    offsets = np.arange(len(split) + 1)
+    return Encoded(ids, np.zeros(len(split), np.int8), offsets, split.labels.astype(np.int32), truncated=0)

@@ -35,7 +35,7 @@ def read_hub(task: Task) -> dict[str, Columns]:
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0][:160]
         raise UserError(f"hub data set {name} cannot be loaded: {type(error).__name__}: {reason}") from error
-    wanted = (*task.text_columns, task.label_column)
+    wanted = task.columns
     splits: dict[str, Columns] = {}
     for split, table in loaded.items():
         check_columns(f"hub data set {name}, split {split}", table.column_names, wanted)

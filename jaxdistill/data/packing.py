@@ -108,7 +108,8 @@ def fill(
     positions[target] = within
     segments[target] = np.repeat(placement.segment, encoded.lengths[indices])
     segments = segments.reshape(shape)
-    labels, weights = _labels_and_weights(encoded, indices, examples)
+    facts = _facts(encoded, indices, examples)
+    labels = facts["labels"]
     padded_starts = np.zeros(len(labels), np.int32)
     padded_starts[: len(indices)] = starts
     return Batch(
@@ -118,8 +119,7 @@ def fill(
         positions=positions.reshape(shape),
         segments=segments,
         starts=padded_starts,
-        labels=labels,
-        weights=weights,
+        **facts,
     )
 
 
@@ -141,15 +141,16 @@ def pad(
     indices = np.asarray(indices, np.int64)
     lengths = encoded.lengths[indices]
     _check_fits(lengths, length)
-    labels, weights = _labels_and_weights(encoded, indices, examples)
+    facts = _facts(encoded, indices, examples)
+    count = len(facts["labels"])
     source, target, _ = _token_moves(encoded, indices, np.arange(len(indices)) * length)
-    ids, types = (np.zeros(len(labels) * length, np.int32) for _ in range(2))
-    mask = np.zeros(len(labels) * length, bool)
+    ids, types = (np.zeros(count * length, np.int32) for _ in range(2))
+    mask = np.zeros(count * length, bool)
     ids[target] = encoded.ids[source]
     types[target] = encoded.token_types[source]
     mask[target] = True
-    ids, types, mask = (leaf.reshape(len(labels), length) for leaf in (ids, types, mask))
-    return Batch(token_ids=ids, mask=mask, token_types=types, labels=labels, weights=weights)
+    ids, types, mask = (leaf.reshape(count, length) for leaf in (ids, types, mask))
+    return Batch(token_ids=ids, mask=mask, token_types=types, **facts)
 
 
 def _check_fits(lengths: np.ndarray, row_length: int) -> None:
@@ -170,11 +171,16 @@ def _token_moves(encoded: Encoded, indices: np.ndarray, starts: np.ndarray) -> t
     return source, target, within
 
 
-def _labels_and_weights(encoded: Encoded, indices: np.ndarray, examples: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _facts(encoded: Encoded, indices: np.ndarray, examples: int | None) -> dict[str, np.ndarray]:
+    """Labels, weights and, where they are known, groups; 0 for fillers."""
     examples = len(indices) if examples is None else examples
     if examples < len(indices):
         raise ValueError(f"{len(indices)} indices do not fit in {examples} examples")
     labels, weights = np.zeros(examples, np.int32), np.zeros(examples, np.float32)
     labels[: len(indices)] = encoded.labels[indices]
-    weights[: len(indices)] = 1
-    return labels, weights
+    weights[: len(indices)] = 1 if encoded.weights is None else encoded.weights[indices]
+    if encoded.groups is None:
+        return {"labels": labels, "weights": weights}
+    groups = np.zeros((examples, encoded.groups.shape[1]), np.float32)
+    groups[: len(indices)] = encoded.groups[indices]
+    return {"labels": labels, "weights": weights, "groups": groups}

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.data.readers import Columns
@@ -33,13 +34,27 @@ def derive_label_names(values: list[Any], where: str) -> tuple[str, ...]:
     return tuple(sorted(keys))
 
 
+def derive_group_names(values: list[Any], where: str) -> tuple[str, ...]:
+    """Names of the protected groups, from the training rows, sorted; numbers in the order of their size.
+
+    Raises:
+      UserError: null groups, fewer than two of them.
+    """
+    keys = {_label_key(value, row, where, "group") for row, value in enumerate(values, start=1)}
+    if len(keys) < 2:
+        raise UserError(f"{where}: the group column holds {len(keys)} group(s); groups are compared, so it takes 2")
+    if all(key.lstrip("-").isdecimal() for key in keys):
+        return tuple(sorted(keys, key=int))
+    return tuple(sorted(keys))
+
+
 def parse_split(columns: Columns, task: Task, where: str) -> Split:
     """Check raw columns and make them a split.
 
-    A label is a class name, else a class id. Rows are counted from 1 in errors.
+    A label is a class name, else a class id; so is a group. Rows are counted from 1 in errors.
 
     Raises:
-      UserError: no rows; a null or non-string text; a null label; a label outside the classes.
+      UserError: no rows; a null or non-string text; a null label or group; one outside the names of the task.
     """
     labels = columns[task.label_column]
     if not labels:
@@ -48,9 +63,26 @@ def parse_split(columns: Columns, task: Task, where: str) -> Split:
         for row, text in enumerate(columns[name], start=1):
             _check_text(text, name, row, where)
     texts = list(zip(*(columns[name] for name in task.text_columns), strict=True))
-    ids = {name: i for i, name in enumerate(task.label_names)}
-    numbers = [_class_id(value, ids, row, where) for row, value in enumerate(labels, start=1)]
-    return Split(texts=texts, labels=np.asarray(numbers, np.int32))
+    groups = columns[task.group_column] if task.group_column else None
+    return make_split(texts, labels, groups, task, where)
+
+
+def make_split(
+    texts: list[tuple[str, ...]], labels: list[Any], groups: list[Any] | None, task: Task, where: str
+) -> Split:
+    """The split of texts, with labels and groups as ids.
+
+    Raises:
+      UserError: a label or a group is null or none of the task's.
+    """
+    attributes = {} if groups is None else {"group": _ids(groups, task.group_names, where, "group", "groups")}
+    return Split(texts, _ids(labels, task.label_names, where, "label", "classes"), attributes)
+
+
+def _ids(values: list[Any], names: tuple[str, ...], where: str, kind: str, kinds: str) -> Int32[np.ndarray, " n"]:
+    ids = {name: i for i, name in enumerate(names)}
+    numbers = [_id(value, ids, row, where, kind, kinds) for row, value in enumerate(values, start=1)]
+    return np.asarray(numbers, np.int32)
 
 
 def _check_text(text: Any, column: str, row: int, where: str) -> None:
@@ -65,20 +97,20 @@ def _check_text(text: Any, column: str, row: int, where: str) -> None:
             raise UserError(f"{where}: row {row}: {column} is not valid Unicode ({error.reason})") from error
 
 
-def _class_id(value: Any, ids: dict[str, int], row: int, where: str) -> int:
-    key = _label_key(value, row, where)
+def _id(value: Any, ids: dict[str, int], row: int, where: str, kind: str, kinds: str) -> int:
+    key = _label_key(value, row, where, kind)
     if key in ids:
         return ids[key]
     if key.isdecimal() and int(key) < len(ids):
         return int(key)
     names = ", ".join(list(ids)[:6]) + (", ..." if len(ids) > 6 else "")
-    raise UserError(f"{where}: row {row}: label {_shorten(value)} is outside the classes 0..{len(ids) - 1} ({names})")
+    raise UserError(f"{where}: row {row}: {kind} {_shorten(value)} is outside the {kinds} 0..{len(ids) - 1} ({names})")
 
 
-def _label_key(value: Any, row: int, where: str) -> str:
-    """One spelling of a label, whatever the file format: "1" for 1, 1.0, True and "1"."""
+def _label_key(value: Any, row: int, where: str, kind: str = "label") -> str:
+    """One spelling of a label or group, whatever the file format: "1" for 1, 1.0, True and "1"."""
     if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
-        raise UserError(f"{where}: row {row}: the label is null")
+        raise UserError(f"{where}: row {row}: the {kind} is null")
     if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         value = int(value)
     return value.strip() if isinstance(value, str) else str(value)

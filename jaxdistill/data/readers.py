@@ -8,6 +8,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Shaped
+
 from jaxdistill.core.errors import UserError
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
@@ -15,8 +18,12 @@ _ALIASES = {"dev": "validation"}
 Columns = dict[str, list[Any]]
 
 
-def split_files(folder: Path) -> dict[str, Path]:
+def split_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> dict[str, Path]:
     """Files of a data folder by split name (the stem; `dev` is called `validation`).
+
+    Args:
+      folder: of the files.
+      suffixes: of files that are looked at.
 
     Raises:
       UserError: no such folder, or two files for one split.
@@ -25,7 +32,7 @@ def split_files(folder: Path) -> dict[str, Path]:
         raise UserError(f"data folder {str(folder)!r} does not exist; give a folder with train.* and test.* files")
     files: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.suffix not in SUFFIXES:
+        if path.suffix not in suffixes:
             continue
         name = _ALIASES.get(path.stem, path.stem)
         if name in files:
@@ -52,6 +59,31 @@ def read_columns(path: Path, columns: tuple[str, ...]) -> Columns:
     if path.suffix == ".jsonl":
         return _read_jsonl(path, text, columns)
     return _read_separated(path, text, columns)
+
+
+def read_vectors_column(path: Path, column: str) -> Shaped[np.ndarray, "n d"]:
+    """A parquet column of lists of numbers, as a matrix of their type.
+
+    Raises:
+      UserError: unreadable file, no such column, not lists, or lists of different lengths.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            check_columns(str(path), file.schema_arrow.names, (column,))
+            lists: Any = file.read(columns=[column]).column(column).combine_chunks()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable parquet file ({_first_line(error)})") from error
+    types = pyarrow.types
+    if not (types.is_list(lists.type) or types.is_large_list(lists.type) or types.is_fixed_size_list(lists.type)):
+        raise UserError(f"{path}: column {column!r} holds {lists.type}; lists of numbers are expected")
+    fixed = types.is_fixed_size_list(lists.type)
+    lengths = {lists.type.list_size} if fixed else set(lists.value_lengths().to_pylist())
+    if lists.null_count or len(lengths) > 1:
+        raise UserError(f"{path}: column {column!r} holds nulls or lists of several lengths; one length is expected")
+    return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(lists), -1)
 
 
 def check_columns(where: str, there: list[str], wanted: tuple[str, ...]) -> None:

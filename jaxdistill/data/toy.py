@@ -81,6 +81,39 @@ def toy_reviews(train: int = 4000, test: int = 1000, seed: int = 0) -> tuple[Spl
     return _split(rows[:train]), _split(rows[train:]), notes
 
 
+def toy_reviews_at(
+    share: float, train: int = 4000, dev: int = 1000, test: int = 1000, seed: int = 0
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """The corpus with label and writer group tied as tightly as asked in train, and not at all in dev and test.
+
+    Negative reviews go with the formal manner, positive ones with the casual, as they lean to do in `toy_reviews`.
+    Each cell (label, group) has as many texts as the share says, exactly; labels are those that are given, noise
+    included. A learner that tells the label by the manner is rewarded in train, and neither in dev nor in test.
+
+    Args:
+      share: of training texts whose label and group go together, 0 to 1; 0.5 is balanced.
+      train, dev, test: texts.
+      seed: of the corpus.
+
+    Returns:
+      splits by name with the attributes of `toy_reviews`, notes.
+    """
+    rng = random.Random(seed)
+    seen: set[str] = set()
+    splits = {}
+    for name, count, together in (("train", train, share), ("dev", dev, 0.5), ("test", test, 0.5)):
+        half = count // 2
+        formal = {0: round(half * together), 1: half - round(half * together)}
+        cells = [(label, int(i < formal[label])) for label in (0, 1) for i in range(half)]
+        cells.sort(key=lambda _: rng.random())
+        splits[name] = _split([_example_of(rng, seen, label, group) for label, group in cells])
+    notes = (
+        f"generated corpus, version {TOY_REVIEWS_VERSION}; {LABEL_NOISE:.0%} of the labels are wrong by design",
+        f"label and writer group go together in {share:.0%} of the training texts, in half of dev and of test",
+    )
+    return splits, notes
+
+
 def _split(rows: list[tuple[str, int, int, int, int]]) -> Split:
     texts, labels, clean, topics, groups = zip(*rows, strict=True)
     attributes = {"topic": topics, "group": groups, "clean_label": clean}
@@ -97,11 +130,22 @@ def _example(rng: random.Random, seen: set[str]) -> tuple[str, int, int, int, in
     group = int(rng.random() < _FORMAL_GIVEN_LABEL[label])
     topic = int(rng.random() * len(TOPICS))
     noisy = 1 - label if rng.random() < LABEL_NOISE else label
+    return _new_text(rng, seen, label, topic, group), noisy, label, topic, group
+
+
+def _example_of(rng: random.Random, seen: set[str], label: int, group: int) -> tuple[str, int, int, int, int]:
+    """One new (text, label, clean label, topic, group) of a given label, which may be wrong, and group."""
+    topic = int(rng.random() * len(TOPICS))
+    clean = 1 - label if rng.random() < LABEL_NOISE else label
+    return _new_text(rng, seen, clean, topic, group), label, clean, topic, group
+
+
+def _new_text(rng: random.Random, seen: set[str], label: int, topic: int, group: int) -> str:
     while True:
         text = _review(rng, label, TOPICS[topic], GROUPS[group])
         if MIN_WORDS <= len(text.split()) <= MAX_WORDS and text not in seen:
             seen.add(text)
-            return text, noisy, label, topic, group
+            return text
 
 
 def _review(rng: random.Random, label: int, topic: str, group: str) -> str:

@@ -1,4 +1,4 @@
-"""What a learner makes of real texts, for coresets and teachers."""
+"""What a learner makes of real texts, for coresets, teachers and tasks of sentence vectors."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Batch, Learner, PyTree, Variables
 from jaxdistill.data.batching import eval_batches
 from jaxdistill.data.encoding import Encoded
+from jaxdistill.io.progress import Progress
 
 ROWS = 16
 
@@ -24,6 +25,7 @@ def read_texts(
     members: Int[np.ndarray, " m"],
     *,
     row_length: int,
+    label: str = "",
 ) -> PyTree:
     """What `read` gives for each text, numpy leaves [m, ...] in the order of `members`.
 
@@ -34,6 +36,7 @@ def read_texts(
       encoded: a split.
       members: which of its texts, each once.
       row_length: positions of a packed row.
+      label: of a progress line; empty shows none.
     """
     batches = eval_batches(
         encoded,
@@ -44,9 +47,16 @@ def read_texts(
         groups=[members],
     )
     parts = []
-    for batch, indices in zip(batches.batches, batches.indices, strict=True):
-        filled = slice(len(indices))
-        parts.append(jax.tree.map(lambda x, filled=filled: np.asarray(x)[filled], read(variables, batch)))
+    progress = Progress(label, len(batches.batches)) if label else None
+    try:
+        for done, (batch, indices) in enumerate(zip(batches.batches, batches.indices, strict=True), start=1):
+            filled = slice(len(indices))
+            parts.append(jax.tree.map(lambda x, filled=filled: np.asarray(x)[filled], read(variables, batch)))
+            if progress is not None:
+                progress.update(done)
+    finally:
+        if progress is not None:
+            progress.close()
     place = np.empty(len(encoded), np.int64)
     place[np.concatenate(batches.indices)] = np.arange(len(members))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place[members]], *parts)
@@ -59,6 +69,7 @@ def mean_features(
     members: Int[np.ndarray, " m"],
     *,
     row_length: int,
+    label: str = "",
 ) -> Float[np.ndarray, "m d"]:
     """Mean of the last hidden states over the tokens of each text, in the order of `members`.
 
@@ -68,10 +79,12 @@ def mean_features(
       encoded: a split.
       members: which of its texts.
       row_length: positions of a packed row.
+      label: of a progress line; empty shows none.
 
     Raises:
       UserError: the learner has no sentence vectors.
     """
     if learner.embed is None:
         raise UserError("this learner has no sentence vectors to choose texts by: accepted without is random")
-    return read_texts(jax.jit(learner.embed), learner, variables, encoded, members, row_length=row_length)
+    read = jax.jit(learner.embed)
+    return read_texts(read, learner, variables, encoded, members, row_length=row_length, label=label)

@@ -21,6 +21,7 @@ from jaxdistill.io.checkpoints import Checkpoints
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.io.metrics import MetricWriter
 from jaxdistill.models.pretrained import Pretrained
+from jaxdistill.models.words import WordVectors
 from jaxdistill.objectives.inner_problem import InnerSpec
 
 
@@ -35,6 +36,7 @@ class Problem:
       train, dev, test: the splits, tokenised.
       row_length: positions of a packed row of real text.
       notes: what a user should know of data and model.
+      words: where whole texts have vectors (a task of vectors, sentence vectors), the table that all learners share.
     """
 
     data: TaskData
@@ -45,6 +47,7 @@ class Problem:
     test: Encoded
     row_length: int
     notes: tuple[str, ...] = ()
+    words: WordVectors | None = None
 
     @property
     def classes(self) -> int:

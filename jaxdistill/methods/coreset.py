@@ -117,7 +117,8 @@ def inner_spec(config: ChosenTexts, classes: int) -> InnerSpec | None:
 def text_support(problem: Problem, texts: Split, spec: InnerSpec) -> Batch:
     """Token ids of texts, padded, as the `support` of an inner problem; with labels when these are not learned."""
     encoded = encode(texts, problem.pretrained.tokenizer, int(problem.train.lengths.max()))
-    length = max(-(-int(encoded.lengths.max()) // 8) * 8, problem.pretrained.learner.min_length)
+    learner = problem.pretrained.learner
+    length = max(min(-(-int(encoded.lengths.max()) // 8) * 8, learner.max_length), learner.min_length)
     batch = pad(encoded, np.arange(len(encoded)), length=length)
     hard = np.eye(spec.classes, dtype=np.float32)[texts.labels] if spec.label_kind == "hard" else None
     return Batch(token_ids=batch.token_ids, mask=batch.mask, token_types=batch.token_types, labels=hard)
@@ -238,6 +239,8 @@ def _features(config: Coreset, problem: Problem, members: Int[np.ndarray, " m"])
     if config.features == "learner" or problem.pretrained.source == "minilm":
         learner, row_length = problem.pretrained.learner, problem.row_length
         return mean_features(learner, problem.base(), problem.train, members, row_length=row_length)
+    if problem.data.task.vector_format is not None:
+        raise UserError(f"features is 'minilm', but task {problem.data.task.name!r} has no texts: give learner")
     minilm = load_encoder("minilm", num_classes=problem.classes)
     length = min(int(problem.train.lengths.max()), minilm.learner.max_length)
     encoded = encode(problem.data.train.take(members), minilm.tokenizer, length)

@@ -34,7 +34,7 @@ from jaxdistill.objectives.fairness import (
     supervised_contrastive,
 )
 from jaxdistill.objectives.inner_problem import InnerSpec
-from jaxdistill.objectives.labels import LabelStart
+from jaxdistill.objectives.labels import LabelKind, LabelStart
 from jaxdistill.objectives.meta_model import RealLoss, meta_model
 
 
@@ -52,7 +52,7 @@ class Fair(soft_label.SoftLabel):
     """
 
     length: int = 1
-    label_kind: soft_label.LabelKind = "soft"
+    label_kind: LabelKind = "soft"
     label_start: LabelStart = "zeros"
     initial_lr: float = 0.01
     adversary: float = 0.0
@@ -91,7 +91,8 @@ def reference(*, outer: Mapping[str, Any] = MappingProxyType({}), **settings: An
     "False" as true: give `adversary=0.8` (`released_vanilla`).
     """
     quirks = {"inits": 1, "selections": 1}
-    return soft_label.clean(Fair, outer=quirks | dict(outer), **({"label_kind": "unrestricted"} | settings))
+    changes: dict[str, Any] = {"label_kind": "unrestricted"} | settings
+    return soft_label.clean(Fair, outer=quirks | dict(outer), **changes)
 
 
 def released_vanilla(**settings: Any) -> Fair:

@@ -80,7 +80,7 @@ DROPOUT = {"text_cnn": 0.5}
 
 def classic_learner(
     network: str,
-    vectors: Float[np.ndarray, "v d"],
+    vectors: Float[np.ndarray, "v d"] | Float[Array, "v d"],
     *,
     num_classes: int,
     length: int,

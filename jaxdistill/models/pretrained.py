@@ -20,7 +20,7 @@ from jaxdistill.models.learner import encoder_learner
 from jaxdistill.models.minilm import minilm_folder
 from jaxdistill.models.tiny import tiny_config, tiny_tokenizer
 from jaxdistill.models.tokenizer import load_tokenizer
-from jaxdistill.models.words import find_vectors, load_glove
+from jaxdistill.models.words import WordVectors, find_vectors, load_glove
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -79,7 +79,7 @@ def load_encoder(name: str | os.PathLike[str], *, num_classes: int, **options: A
 
 def load_classic(
     network: str,
-    vectors: str,
+    vectors: str | WordVectors,
     *,
     num_classes: int,
     length: int,
@@ -93,7 +93,7 @@ def load_classic(
     Args:
       network: a name in `models.classic_learner.NETWORKS`.
       vectors: a GloVe file (see `models.words.find_vectors`), or an encoder whose word table serves ("minilm", ...),
-        with its word pieces.
+        with its word pieces; or vectors as they are.
       num_classes, length, **options: of `classic_learner`.
       rows, split: of `models.words.load_glove`.
       vector_std: scale the vectors so that their numbers have this root mean square; 0 leaves them.
@@ -101,7 +101,11 @@ def load_classic(
     Raises:
       UserError: neither a file nor an encoder, or see `classic_learner`, `load_glove`.
     """
-    if (path := find_vectors(vectors)) is not None:
+    source = vectors
+    if isinstance(vectors, WordVectors):
+        table, tokenizer, _ = vectors
+        source = "vectors of whole texts"
+    elif (path := find_vectors(vectors)) is not None:
         table, tokenizer, _ = load_glove(path, rows=rows, split=split)
     else:
         try:
@@ -116,7 +120,7 @@ def load_classic(
     if vector_std:
         table = table * (vector_std / np.sqrt(np.mean(np.square(table, dtype=np.float64)))).astype(np.float32)
     learner = classic_learner(network, table, num_classes=num_classes, length=length, **options)
-    return Pretrained(learner, tokenizer, None, f"{network} over {vectors}", None, ())
+    return Pretrained(learner, tokenizer, None, f"{network} over {source}", None, ())
 
 
 def find_folder(source: str) -> Path:

@@ -1,15 +1,15 @@
-"""Word vectors with a tokenizer of whole words: from a GloVe file, or from the word table of an encoder."""
+"""Word vectors with a tokenizer of whole words from a GloVe file, and vectors of whole texts."""
 
 from __future__ import annotations
 
 import gzip
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from jaxdistill.core.errors import UserError
 
@@ -25,14 +25,14 @@ class WordVectors(NamedTuple):
     """A frozen table and the tokenizer whose ids index it.
 
     Attributes:
-      table: one row a token id; zeros for padding and unknown words.
-      tokenizer: lower-cases, cuts in words; no special tokens.
-      source: what was read.
+      table: one row a token id; of words, zeros for padding and unknown ones.
+      tokenizer: lower-cases, cuts in words, or takes a whole text as one; no special tokens.
+      source: what was read; `None` for vectors that were given.
     """
 
-    table: Float[np.ndarray, "v d"]
+    table: Float[np.ndarray, "v d"] | Float[Array, "v d"]
     tokenizer: Tokenizer
-    source: Path
+    source: Path | None
 
 
 def find_vectors(name: str) -> Path | None:
@@ -85,6 +85,29 @@ def load_glove(path: Path, *, rows: int = 0, split: str = "words") -> WordVector
         else pre_tokenizers.Split(Regex(_WORDS), behavior="removed", invert=True)
     )
     return WordVectors(table, tokenizer, path)
+
+
+def row_vectors(texts: Sequence[str], table: Float[np.ndarray, "v d"] | Float[Array, "v d"]) -> WordVectors:
+    """Vectors of whole texts: a text is one word, whose id is its row in the table.
+
+    There is no padding and no unknown word: `data.encoding.encode` refuses a text that is not among these.
+
+    Args:
+      texts: the text of each row; of equal ones (but for white space around them) the first row counts.
+      table: one row a text.
+
+    Raises:
+      ValueError: another number of texts than rows.
+    """
+    from tokenizers import Tokenizer, models
+
+    if len(texts) != len(table):
+        raise ValueError(f"{len(texts)} texts for {len(table)} rows")
+    vocabulary: dict[str, int] = {}
+    for row, text in enumerate(texts):
+        vocabulary.setdefault(text.strip(), row)
+    # The model must be given a name for unknown words; no text can be it, since texts are stripped.
+    return WordVectors(table, Tokenizer(models.WordLevel(vocabulary, unk_token=" ")), None)
 
 
 def _lines(path: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any, Literal
 
 from jaxdistill.core.errors import UserError
+from jaxdistill.data.balance import BALANCE_OBJECTIVES
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.evaluation.recipes import DILM, Recipe
 from jaxdistill.evaluation.text_models import target_named
@@ -14,6 +15,31 @@ from jaxdistill.models.classic_learner import NETWORKS, ClassicOptions
 from jaxdistill.pipeline.checks import at_least, check_types
 
 LARGEST_SEED = 2**31 - 1
+SENTENCES = "sentences:"
+
+
+@dataclasses.dataclass(frozen=True)
+class BalanceConfig:
+    """Balanced training, of data with protected groups: the training split is cut or weighed; dev and test stay as they
+    are.
+
+    Attributes:
+      objective: "none", or what is made even: "stratified_y" keeps the classes' shares and makes the groups even within
+        each; see `data.balance` for this one, joint, y, g, stratified_g and eo.
+      by: "resampling" takes as many examples of each cell as of the smallest, "reweighting" weighs them.
+      seed: of the choice.
+    """
+
+    objective: str = "none"
+    by: Literal["resampling", "reweighting"] = "resampling"
+    seed: int = 0
+
+    def __post_init__(self):
+        check_types(self, "task.balance")
+        at_least(self, "task.balance", {"seed": 0})
+        if self.objective not in ("none", *BALANCE_OBJECTIVES):
+            accepted = ", ".join(("none", *BALANCE_OBJECTIVES))
+            raise UserError(f"unknown task.balance.objective {self.objective!r}: accepted are {accepted}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +50,9 @@ class TaskConfig:
       name: of the task table, or any name with `data_dir`, `text_columns` and `label_column`.
       data_dir: folder of parquet, csv, tsv or jsonl files, one a split; empty looks in `$JAXDISTILL_DATA`, then on the
         hub.
-      text_columns, label_column, label_names: empty takes those of the task table.
+      text_columns, label_column, label_names, group_column: empty takes those of the task table; the group is a
+        protected attribute of the writer or of who is written of.
+      balance: of the training split, see `BalanceConfig`.
       max_length: tokens of a text at most; 0 takes that of the task table.
       row_length: positions of a packed row; 0 takes max_length.
     """
@@ -34,6 +62,8 @@ class TaskConfig:
     text_columns: tuple[str, ...] = ()
     label_column: str = ""
     label_names: tuple[str, ...] = ()
+    group_column: str = ""
+    balance: BalanceConfig = BalanceConfig()
     max_length: int = 0
     row_length: int = 0
 
@@ -47,7 +77,9 @@ class WordsConfig:
     """Word vectors of a small network.
 
     Attributes:
-      vectors: a GloVe file, its name under `$JAXDISTILL_WEIGHTS`, or an encoder whose word table serves ("minilm").
+      vectors: a GloVe file, its name under `$JAXDISTILL_WEIGHTS`, or an encoder whose word table serves ("minilm"). For
+        mlp also "sentences:minilm": one vector a text, the mean of that encoder's last hidden states. Not read for a
+        task of vectors, which has its own.
       rows: read the first so many words of a file only; 0 for all.
       split: "words" cuts off punctuation and contractions; "whitespace" cuts at white space alone. Of a file.
       std: scale the vectors so that their numbers have this root mean square; 0 leaves them.
@@ -61,6 +93,13 @@ class WordsConfig:
     def __post_init__(self):
         check_types(self, "learner.words")
         at_least(self, "learner.words", {"rows": 0, "std": 0})
+        if self.sentence_encoder == "":
+            raise UserError(f"learner.words.vectors is {self.vectors!r}: behind it stands an encoder, sentences:minilm")
+
+    @property
+    def sentence_encoder(self) -> str | None:
+        """The encoder of "sentences:<encoder>"; `None` for vectors of words."""
+        return self.vectors.removeprefix(SENTENCES) if self.vectors.startswith(SENTENCES) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +131,8 @@ class LearnerConfig:
         check_types(self.network, "learner.network")
         if self.name in NETWORKS and (self.scan_layers or self.remat_layers):
             raise UserError(f"learner.scan_layers and remat_layers are for encoders, not for {self.name}")
+        if self.words.sentence_encoder is not None and self.name != "mlp":
+            raise UserError(f"learner.words.vectors is {self.words.vectors!r}, which is for mlp, not for {self.name}")
         if self.dtype not in ("float32", "bfloat16"):
             raise UserError(f"learner.dtype is {self.dtype!r}: accepted are float32 and bfloat16")
 
@@ -225,9 +266,16 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
         targets=config.evaluation.targets[:1],
         target_seeds=2,
     )
+    grouped = config.method == "fair" or config.task.balance.objective != "none"
+    task = TaskConfig(
+        name="toy/reviews:0.8" if grouped else "toy/reviews",
+        # A text that is one vector stays a few words.
+        max_length=max(changes.get("length", 32), 8),
+        balance=config.task.balance,
+    )
     return dataclasses.replace(
         config,
-        task=TaskConfig(name="toy/reviews", max_length=changes.get("length", 32)),
+        task=task,
         learner=dataclasses.replace(config.learner, name=name, words=words),
         settings=dataclasses.replace(settings, **changes),
         evaluation=evaluation,

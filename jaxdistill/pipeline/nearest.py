@@ -66,4 +66,6 @@ def _table(distilled: DistilledSet, problem: Problem) -> Float[np.ndarray, "v d"
     word_table = problem.pretrained.learner.word_table
     if distilled.synthetic is None or distilled.synthetic.inputs is None or word_table is None:
         return None
-    return np.asarray(word_table(problem.base()))
+    table = np.asarray(word_table(problem.base()))
+    # Where texts are words, only those of the training split may be put in a set.
+    return table if problem.words is None else table[: len(problem.train)]

@@ -123,6 +123,10 @@ def _result(
         "protocol": protocol.name,
         "test": summarise(scores, ddof=protocol.std_ddof).to_json(),
         "also": {name: summarise(rows, ddof=protocol.std_ddof).to_json() for name, rows in parts(own).items()},
+        "baselines_also": {
+            name: {part: summarise(rows, ddof=protocol.std_ddof).to_json() for part, rows in parts([o]).items()}
+            for name, o in baselines.items()
+        },
         "dev": _selection(sets),
         "baselines": {name: summarise(values(o), ddof=protocol.std_ddof).to_json() for name, o in baselines.items()},
         "paired": _differences(scores, {name: values(outcomes) for name, outcomes in baselines.items()}),
@@ -197,7 +201,9 @@ def summary(result: dict[str, Any]) -> str:
     lines = [f"{result['task']}, {result['metric']} on test, {result['per_class']} a class:"]
     lines += [line(result["method"], result["test"])]
     lines += [line(f"  {name}", entry) for name, entry in result["also"].items()]
-    lines += [line(name, entry) for name, entry in result["baselines"].items()]
+    for name, entry in result["baselines"].items():
+        lines.append(line(name, entry))
+        lines += [line(f"  {part}", also) for part, also in result["baselines_also"][name].items()]
     for name, entry in result["paired"].items():
         low, high = entry["ci95"]
         lines.append(f"  minus {name}: {entry['mean']:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}, paired")

@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxdistill.core.errors import UserError
+from jaxdistill.evaluation.fairness import fairness_scores
 from jaxdistill.evaluation.metrics import METRICS, PARTS, metric_named
 from jaxdistill.evaluation.scoring import Score
 from jaxdistill.io import atomic
 from jaxdistill.io.plain import dumps
+
+# Reported of data with protected groups, see `evaluation.fairness`.
+OF_GROUPS = ("gap", "dto", "worst_group_accuracy", "equalised_odds", "demographic_parity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Outcome:
 
     Attributes:
       score: in the task's metric, a fraction; 0 for a learner that diverged.
-      parts: of a metric that is a mean, what it is the mean of.
+      parts: of a metric that is a mean, what it is the mean of; of data with protected groups, `OF_GROUPS`.
       diverged: whether the learner's loss on the split is not finite.
     """
 
@@ -33,9 +37,16 @@ class Outcome:
 
 def outcome(score: Score, metric: str) -> Outcome:
     """The outcome of a learner; one that diverged predicts nothing and scores 0."""
+    groups = score.by_group is not None
     if score.diverged:
-        return Outcome(0.0, dict.fromkeys(PARTS.get(metric, ()), 0.0), True)
-    return counted(score.confusion, metric)
+        # Who calls everyone the same treats all alike, at the greatest distance from the optimum.
+        of_groups = dict.fromkeys(OF_GROUPS, 0.0) | {"dto": 1.0} if groups else {}
+        return Outcome(0.0, dict.fromkeys(PARTS.get(metric, ()), 0.0) | of_groups, True)
+    made = counted(score.confusion, metric)
+    if not groups:
+        return made
+    scores = fairness_scores(score.by_group)
+    return dataclasses.replace(made, parts=made.parts | {name: scores[name] for name in OF_GROUPS})
 
 
 def counted(confusion: Any, metric: str) -> Outcome:

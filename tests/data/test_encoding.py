@@ -66,3 +66,13 @@ def test_minilm_vocabulary_agrees_with_transformers():
         assert encoded.tokens(i).tolist() == expected["input_ids"]
         types = encoded.token_types[encoded.offsets[i] : encoded.offsets[i + 1]]
         assert types.tolist() == expected["token_type_ids"]
+
+
+def test_whole_texts_are_words():
+    from jaxdistill.models.words import row_vectors
+
+    words = row_vectors(["a b", " c ", "", "a b"], np.eye(4, dtype=np.float32))
+    encoded = encode(split_of(("",), ("c",), (" a b",)), words.tokenizer, 1)
+    assert encoded.ids.tolist() == [2, 1, 0] and encoded.offsets.tolist() == [0, 1, 2, 3]
+    with pytest.raises(UserError, match="^text 'b' has no vector: accepted are the texts of the task itself$"):
+        encode(split_of(("c",), ("b",)), words.tokenizer, 1)

@@ -18,7 +18,11 @@ CLASSES = {
     "imdb": 2,
     "rotten_tomatoes": 2,
     "tweet_emotion": 4,
+    "toxigen": 2,
+    "moji": 2,
+    "bios": 28,
     "toy/reviews": 2,
+    "toy/bias": 2,
 }
 
 
