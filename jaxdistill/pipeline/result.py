@@ -27,11 +27,13 @@ from jaxdistill.pipeline.config import ExperimentConfig
 from jaxdistill.pipeline.evaluate import Evaluator
 from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.nearest import nearest_words, snapped
-from jaxdistill.pipeline.scores import Outcome, Scores, divergence_note, parts, values
+from jaxdistill.pipeline.scores import OF_GROUPS, Outcome, Scores, divergence_note, parts, values
 from jaxdistill.pipeline.targets import run_sources, score_targets, target_lines, target_notes
 from jaxdistill.pipeline.training import training_plan
 
 SNAPPED = "nearest words"
+# Of data with protected groups the terminal shows gap and DTO; all measures are in the result and the report.
+UNPRINTED = tuple(name for name in OF_GROUPS if name not in ("gap", "dto"))
 
 
 def evaluate_run(
@@ -200,10 +202,11 @@ def summary(result: dict[str, Any]) -> str:
 
     lines = [f"{result['task']}, {result['metric']} on test, {result['per_class']} a class:"]
     lines += [line(result["method"], result["test"])]
-    lines += [line(f"  {name}", entry) for name, entry in result["also"].items()]
+    lines += [line(f"  {name}", entry) for name, entry in result["also"].items() if name not in UNPRINTED]
     for name, entry in result["baselines"].items():
         lines.append(line(name, entry))
-        lines += [line(f"  {part}", also) for part, also in result["baselines_also"][name].items()]
+        also = result["baselines_also"][name]
+        lines += [line(f"  {part}", entry) for part, entry in also.items() if part not in UNPRINTED]
     for name, entry in result["paired"].items():
         low, high = entry["ci95"]
         lines.append(f"  minus {name}: {entry['mean']:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}, paired")
