@@ -53,6 +53,7 @@ class Fitted(NamedTuple):
       seconds_per_step: median over the steps this process ran, the first left out; `None` when it ran fewer than two.
       skipped: updates skipped because something was not finite.
       flops: of the matrix products of all outer steps; `None` when nobody counted.
+      by: what it was selected by.
     """
 
     synthetic: Synthetic
@@ -63,6 +64,7 @@ class Fitted(NamedTuple):
     seconds_per_step: float | None
     skipped: int
     flops: int | None = None
+    by: str = "metric"
 
 
 def fit(

@@ -320,7 +320,8 @@ def learn(
         run=run,
         place=place,
     )
-    return fitted._replace(flops=flops * outer.updates)
+    by = match.select_by if match.select is not None and protocol.select_by == "metric" else protocol.select_by
+    return fitted._replace(flops=flops * outer.updates, by=by)
 
 
 def usual_shapes(updates: int, steps: int) -> int:
@@ -351,7 +352,7 @@ def finish(
     facts["selection"] = {
         "protocol": run.protocol.name,
         "split": run.protocol.select_on,
-        "by": run.protocol.select_by,
+        "by": fitted.by,
         "step": fitted.step,
         "score": fitted.score,
         "scores": fitted.selections,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,8 @@ from jaxdistill.methods.experts import Experts
 from jaxdistill.methods.meta_learning import Outer
 from jaxdistill.methods.registry import METHODS, method_named
 from jaxdistill.objectives.gradient import GradientMatching
+from jaxdistill.pipeline.config import LearnerConfig, TaskConfig, WordsConfig
+from jaxdistill.pipeline.prepare import prepare
 from jaxdistill.pipeline.training import learned_arrays, spec_of
 
 OUTER = Outer(updates=2, batch_size=8, selections=1)
@@ -45,6 +48,7 @@ CASES["attention_label/adam"] = {
 }
 CASES["attention_label"] = {"length": 12, "outer": OUTER}
 CASES |= {name: {"length": 12, "outer": OUTER} for name in (*matching.METHODS, "soft_label")}
+CASES["fair"] = {"length": 12, "adversary": 0.8, "contrastive": 0.1, "group_difference": 0.1, "outer": OUTER}
 CASES["trajectory_matching"] |= {"steps": 2, "experts": Experts(count=2, epoch_steps=2, span=1, latest_start=1)}
 CASES["gradient_matching/summed"] = {
     "length": 12,
@@ -56,7 +60,16 @@ CASES["gradient_matching/summed"] = {
 }
 
 
+@functools.cache
+def grouped_problem():
+    """The only method that reads groups gets some; a perceptron, compiled in seconds."""
+    learner = LearnerConfig(name="mlp", words=WordsConfig(vectors="tiny"))
+    return prepare(TaskConfig(name="toy/reviews:0.8", max_length=32), learner)
+
+
 def make(name, problem, seed=0):
+    if name == "fair":
+        problem = grouped_problem()
     method = method_named(name.partition("/")[0])
     config = method.config(**CASES[name])
     if hasattr(config, "pool"):
