@@ -1,0 +1,26 @@
+"""A controlled bias: two classes and two groups in 16 dimensions, 80 % of the training vectors in two of four cells.
+
+One learned vector a class, 5 passes; vanilla. Give `--config.task.balance.objective=stratified_y` for balanced
+training, or `--config.settings.adversary=0.8`, `.contrastive=0.1`, `.group_difference=0.1` for the other variants.
+
+Expect: FIGURE_BIAS
+"""
+
+from experiments.fair import experiment
+from jaxdistill.methods.fair import clean
+from jaxdistill.pipeline.config import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    return experiment(
+        "toy/bias",
+        clean(
+            passes=5,
+            updates=400,
+            decay_every=100,
+            batch_size=512,
+            lr=0.03,
+            initial_lr=0.1,
+            outer={"inits": 4, "selections": 4},
+        ),
+    )

@@ -1,0 +1,24 @@
+"""The controlled bias of `toy_bias` with balanced training: the groups of each class made even by resampling.
+
+Expect: FIGURE_BIAS_BT
+"""
+
+from experiments.fair import experiment
+from jaxdistill.methods.fair import clean
+from jaxdistill.pipeline.config import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    return experiment(
+        "toy/bias",
+        clean(
+            passes=5,
+            updates=400,
+            decay_every=100,
+            batch_size=512,
+            lr=0.03,
+            initial_lr=0.1,
+            outer={"inits": 4, "selections": 4},
+        ),
+        balance="stratified_y",
+    )

@@ -1,0 +1,26 @@
+"""The reviews of `toy_reviews` with balanced training.
+
+Expect: FIGURE_REV_BT
+"""
+
+from experiments.fair import experiment
+from jaxdistill.methods.fair import clean
+from jaxdistill.pipeline.config import ExperimentConfig, WordsConfig
+
+
+def get_config() -> ExperimentConfig:
+    return experiment(
+        "toy/reviews:0.8",
+        clean(
+            blocks=5,
+            passes=2,
+            updates=600,
+            decay_every=150,
+            batch_size=512,
+            lr=0.03,
+            initial_lr=0.1,
+            outer={"inits": 2, "selections": 4},
+        ),
+        words=WordsConfig(vectors="sentences:minilm", std=1.0),
+        balance="stratified_y",
+    )
