@@ -28,11 +28,18 @@ def experiment(
       balance: objective of balanced training, by resampling.
       **evaluation: of `EvaluationConfig`.
     """
-    defaults = {"students": 50, "baselines": ("random",), "baseline_students": 10, "full_epochs": 5.0, "full_lr": 1e-3}
+    defaults: dict[str, Any] = {
+        "students": 50,
+        "baselines": ("random",),
+        "baseline_students": 10,
+        "full_epochs": 5.0,
+        "full_lr": 1e-3,
+        "recipe": Recipe(steps=100, lr=1e-3),
+    }
     return ExperimentConfig(
         task=TaskConfig(name=task, balance=BalanceConfig(objective=balance)),
         learner=LearnerConfig(name="mlp", words=words or WordsConfig()),
         method="fair",
         settings=settings,
-        evaluation=EvaluationConfig(**(defaults | {"recipe": Recipe(steps=100, lr=1e-3)} | evaluation)),
+        evaluation=EvaluationConfig(**(defaults | evaluation)),
     )

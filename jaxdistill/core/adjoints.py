@@ -34,6 +34,11 @@ class Adjoint:
     kind: Kind = "mixed"
     size: int = 0
 
+    @property
+    def approximate(self) -> bool:
+        """Whether it gives another gradient than that of the whole loop."""
+        return self.kind in ("first_order", "tesla", "truncated")
+
 
 FULL = Adjoint("full")
 REMAT = Adjoint("remat")

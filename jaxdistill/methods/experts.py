@@ -24,6 +24,7 @@ from jaxdistill.io.plain import plain
 from jaxdistill.io.progress import Progress
 from jaxdistill.io.trajectories import Trajectory, open_trajectory, save_trajectory
 from jaxdistill.methods.base import Problem, Run, Stopped
+from jaxdistill.objectives.fairness import even_groups
 from jaxdistill.objectives.trajectory import Segment
 
 # Steps sent to the device at once: enough to hide the sending, few enough to stop soon.
@@ -112,7 +113,15 @@ class Library:
         return jax.tree.map(lambda b, d: np.asarray(b) + d, begin, self._trajectories[expert].difference(epoch))
 
 
-def train_experts(config: Experts, problem: Problem, *, key: Key, run: Run, axis: SeedAxis | None = None) -> Library:
+def train_experts(
+    config: Experts,
+    problem: Problem,
+    *,
+    key: Key,
+    run: Run,
+    axis: SeedAxis | None = None,
+    groupwise: bool = False,
+) -> Library:
     """Train experts, or find them in the run folder; a training that was interrupted goes on with its next expert.
 
     Args:
@@ -121,6 +130,7 @@ def train_experts(config: Experts, problem: Problem, *, key: Key, run: Run, axis
       key: all randomness.
       run: its folder keeps them (a temporary one serves where there is none), its signal stops.
       axis: train them one after another, or a few at once; by backend.
+      groupwise: in each update the groups of a class weigh alike, see `objectives.fairness.even_groups`.
 
     Raises:
       UserError: a file of an expert is damaged, or holds another one; an expert diverged; there are several processes.
@@ -142,6 +152,7 @@ def train_experts(config: Experts, problem: Problem, *, key: Key, run: Run, axis
         "learner": problem.pretrained.source,
         "source_hash": problem.data.source_hash,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "groupwise": groupwise,
     }
 
     @jax.jit
@@ -152,7 +163,8 @@ def train_experts(config: Experts, problem: Problem, *, key: Key, run: Run, axis
     missing = [number for number, path in enumerate(paths) if not path.exists()]
     if missing:
         at_once = 1 if axis == "map" else 8
-        _train(config, problem, missing, at_once, axis, begin, data_key, paths, facts, run)
+        advance = _advance(learner, config.transformation(), axis, even_groups if groupwise else None)
+        _train(config, problem, missing, at_once, advance, begin, data_key, paths, facts, run)
     trajectories = [open_trajectory(path, base.trainable, facts) for path in paths]
     return Library(trajectories, begin, config.starts, config.span, numpy_seed(segment_key), temporary)
 
@@ -162,7 +174,7 @@ def _train(
     problem: Problem,
     numbers: list[int],
     at_once: int,
-    axis: SeedAxis,
+    advance: Callable,
     begin: Callable[[int], PyTree],
     data_key: Key,
     paths: list[Path],
@@ -170,9 +182,7 @@ def _train(
     run: Run,
 ) -> None:
     """Train the experts with these numbers and write them, `at_once` at a time."""
-    learner, frozen = problem.pretrained.learner, problem.base().frozen
-    optimizer = config.transformation()
-    advance = _advance(learner, optimizer, axis)
+    frozen, optimizer = problem.base().frozen, config.transformation()
     steps = config.epoch_steps or max(1, len(problem.train) // config.batch_size)
     last = config.kept[-1]
     progress = Progress("experts: epochs", last * len(numbers))
@@ -225,15 +235,22 @@ def _stack(trees: list[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
-def _advance(learner: Learner, optimizer: optax.GradientTransformation, axis: SeedAxis):
+def _advance(
+    learner: Learner,
+    optimizer: optax.GradientTransformation,
+    axis: SeedAxis,
+    weigh: Callable[[Batch], Batch] | None,
+):
     """A few updates of several experts, one program."""
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
     def advance(params: PyTree, state: PyTree, frozen: PyTree, batches: Batch):
         def one(expert: tuple[PyTree, PyTree, Batch]):
             def step(carry: tuple[PyTree, PyTree], batch: Batch):
+                batch = batch if weigh is None else weigh(batch)
+
                 def loss_of(p: PyTree) -> jax.Array:
-                    logits = learner.apply(Variables(p, frozen), batch, train=True).logits
+                    logits = learner.apply(Variables(p, frozen), batch).logits
                     return cross_entropy(logits, batch.labels, batch.weights)
 
                 loss, gradients = jax.value_and_grad(loss_of)(carry[0])

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 
 from jaxdistill.core import adjoints
 from jaxdistill.core.errors import UserError
-from jaxdistill.core.types import Key, Objective, Variables
+from jaxdistill.core.types import Batch, Key, Learner, Objective, PyTree, Synthetic, Variables
 from jaxdistill.methods.base import Problem, Run
 from jaxdistill.methods.embedding_set import EmbeddingSet, embedding_method
 from jaxdistill.methods.experts import Experts, Library, train_experts
 from jaxdistill.methods.meta_learning import Match
 from jaxdistill.objectives.combine import restricted, weighted_sum
 from jaxdistill.objectives.distribution import DistributionMatching, distribution_matching
+from jaxdistill.objectives.fairness import even_groups
 from jaxdistill.objectives.gradient import GradientMatching, gradient_matching, initial_state
 from jaxdistill.objectives.inner_problem import InnerSpec
 from jaxdistill.objectives.meta_model import meta_model
@@ -37,6 +38,8 @@ class Matching(EmbeddingSet):
       meta_model, gradient, trajectory, distribution: weight of each family; 0 leaves it out.
       learn_step_sizes: where no family at work teaches step sizes (gradient and distribution matching do not), learn
         them, and them alone, by the meta-model objective beside it.
+      groupwise: of data with protected groups: those of a class weigh alike in what is matched, see
+        `objectives.fairness.even_groups`.
       gradients, distributions, experts: settings of a family.
     """
 
@@ -45,6 +48,7 @@ class Matching(EmbeddingSet):
     trajectory: float = 0.0
     distribution: float = 0.0
     learn_step_sizes: bool = True
+    groupwise: bool = False
     gradients: GradientMatching = GradientMatching()
     distributions: DistributionMatching = DistributionMatching()
     experts: Experts = Experts()
@@ -105,25 +109,19 @@ def make_match(
       key, run: for the training of experts, where trajectories are matched. Without `run` none are trained, and a
         segment of the right shape stands for theirs: enough to count the work of a step.
     """
-    learner, base = problem.pretrained.learner, problem.base()
-    adjoint = adjoints.parse(config.outer.adjoint)
+    base, adjoint = problem.base(), adjoints.parse(config.outer.adjoint)
+    if config.groupwise and not problem.data.task.group_names:
+        lacking = f"groupwise matching needs groups, and {problem.data.task.name} has none"
+        raise UserError(f"{lacking}: give task.group_column")
     library = None
     if config.trajectory and run is not None:
         assert key is not None
-        library = train_experts(config.experts, problem, key=key, run=run)
-    parts: dict[str, tuple[float, Objective]] = {}
-    states: dict[str, Any] = {}
-    if config.meta_model:
-        parts["meta_model"] = (config.meta_model, meta_model(learner, spec, adjoint))
+        library = train_experts(config.experts, problem, key=key, run=run, groupwise=config.groupwise)
+    parts = _parts(config, problem.pretrained.learner, spec, adjoint)
+    exact = _parts(config, problem.pretrained.learner, spec, adjoints.MIXED) if adjoint.approximate else None
+    states: dict[str, Any] = dict.fromkeys(parts, ())
     if config.gradient:
-        parts["gradient"] = (config.gradient, gradient_matching(learner, spec, config.gradients))
         states["gradient"] = initial_state(config.gradients, base)
-    if config.trajectory:
-        parts["trajectory"] = (config.trajectory, trajectory_matching(learner, spec, adjoint))
-    if config.distribution:
-        parts["distribution"] = (config.distribution, distribution_matching(learner, spec, config.distributions))
-    if config.learn_step_sizes and not (config.meta_model or config.trajectory):
-        parts[STEP_SIZES] = (1.0, restricted(meta_model(learner, spec, adjoint), "raw_lr"))
 
     def batch(step: int, real) -> dict[str, Any]:
         shown = real() if set(parts) != {"trajectory"} else None
@@ -132,10 +130,37 @@ def make_match(
 
     return Match(
         weighted_sum(parts),
-        {name: states.get(name, ()) for name in parts},
+        states,
         lambda constants: dict.fromkeys(parts, constants),
         batch,
+        exact=None if exact is None else weighted_sum(exact),
     )
+
+
+def _parts(
+    config: Matching, learner: Learner, spec: InnerSpec, adjoint: adjoints.Adjoint
+) -> dict[str, tuple[float, Objective]]:
+    """The objectives at work with their weights, by name."""
+    made = {
+        "meta_model": lambda: meta_model(learner, spec, adjoint),
+        "gradient": lambda: gradient_matching(learner, spec, config.gradients),
+        "trajectory": lambda: trajectory_matching(learner, spec, adjoint),
+        "distribution": lambda: distribution_matching(learner, spec, config.distributions),
+    }
+    parts = {family: (getattr(config, family), made[family]()) for family in config.families}
+    if config.learn_step_sizes and not (config.meta_model or config.trajectory):
+        parts[STEP_SIZES] = (1.0, restricted(meta_model(learner, spec, adjoint), "raw_lr"))
+    if not config.groupwise:
+        return parts
+    # The experts of trajectory matching have seen even groups already.
+    return {name: (w, part if name == "trajectory" else _with_even_groups(part)) for name, (w, part) in parts.items()}
+
+
+def _with_even_groups(part: Objective) -> Objective:
+    def objective(synthetic: Synthetic, state: PyTree, constants: PyTree, real_batch: Batch, key: Key):
+        return part(synthetic, state, constants, even_groups(real_batch), key)
+
+    return objective
 
 
 def _segment(step: int, library: Library | None, base: Variables) -> Segment:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from jaxdistill.core import adjoints
+from jaxdistill.core import adjoints, tree
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.outer import Update, init_outer, linear_schedule, make_update
 from jaxdistill.core.random import numpy_seed
@@ -218,6 +218,8 @@ class Match:
       batch: makes what stands for a real batch at an outer step of its number and of the function that gives it.
       select_by, select: name and value, higher is better, of what distilled sets are chosen by on dev; by default the
         task's metric.
+      exact: under an approximate adjoint, the same objective under an exact one: the cosine of the two gradients, at
+        the first learner and batch, is logged with each selection.
     """
 
     objective: Objective
@@ -226,11 +228,24 @@ class Match:
     batch: Callable[[int, Callable[[], Batch]], PyTree] = lambda step, real: real()
     select_by: str = ""
     select: Callable[[Score], float] | None = None
+    exact: Objective | None = None
 
 
 def meta_model_match(learner: Learner, spec: InnerSpec, outer: Outer) -> Match:
     """Meta-model matching by the adjoint of the settings."""
-    return Match(meta_model(learner, spec, adjoints.parse(outer.adjoint)))
+    adjoint = adjoints.parse(outer.adjoint)
+    return Match(meta_model(learner, spec, adjoint), exact=meta_model(learner, spec) if adjoint.approximate else None)
+
+
+def gradient_cosine(one: Objective, other: Objective) -> Callable[..., Array]:
+    """`cosine(synthetic, state, constants, real_batch, key)` of the gradients of two objectives."""
+
+    def cosine(synthetic: Synthetic, *arguments: PyTree) -> Array:
+        a, b = (jax.grad(lambda s, o=objective: o(s, *arguments)[0])(synthetic) for objective in (one, other))
+        scale = optax.tree.norm(a) * optax.tree.norm(b)
+        return tree.dot(a, b) / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny)
+
+    return cosine
 
 
 def learn(
@@ -292,12 +307,17 @@ def learn(
     keys = jax.random.split(select_key, len(parts))
     metric = metric_named(problem.data.task.metric)
 
+    cosine = None if match.exact is None else jax.jit(gradient_cosine(match.objective, match.exact))
+    first = (place(match.state), read, batch(0), step_key)
+
     def select(synthetic: Synthetic) -> tuple[float, dict[str, float]]:
         scores = examiner.scores(constants.base, (synthetic, constants.support), keys, split, shared=True)
         total = functools.reduce(Score.__add__, scores)
         value = metric(total.confusion)
         shown = {f"{protocol.select_on}_{problem.data.task.metric}": percent(value)}
         shown[f"{protocol.select_on}_loss"] = total.loss
+        if cosine is not None:
+            shown["adjoint_cosine"] = float(cosine(synthetic, *first))
         if total.by_group is not None:
             shown[f"{protocol.select_on}_gap"] = percent(gap(total.by_group))
         if not np.isfinite(total.loss):

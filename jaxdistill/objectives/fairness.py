@@ -8,6 +8,8 @@ Source: Han et al., "Towards Fair (Supervised) Dataset Distillation for Text Cla
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.losses import cross_entropy, weighted_mean
 from jaxdistill.core.outer import apply_optimizer
-from jaxdistill.core.types import Key, PyTree
+from jaxdistill.core.types import Batch, Key, PyTree
 
 # Relative size under which a difference of two mean losses is rounding.
 _ROUNDING = 1e-5
@@ -97,6 +99,27 @@ def group_difference(
     real = compared & (jnp.abs(difference) > _ROUNDING * jnp.abs(of_class))
     sign = jax.lax.stop_gradient(jnp.where(real, jnp.sign(difference), 0.0))
     return jnp.sum(sign * of_cell)
+
+
+def even_groups(batch: Batch) -> Batch:
+    """The batch with weights under which the groups of each class weigh alike, and classes what they weighed before.
+
+    What is matched with it is then the mean of the groups of a class, not that of the class, in which a large group
+    drowns a small one (FairDD, Zhou et al. 2024). Groups that a class lacks are left out.
+
+    Args:
+      batch: real examples with class ids and groups.
+    """
+    assert batch.groups is not None and batch.labels is not None
+    weights = jnp.ones(batch.labels.shape, batch.groups.dtype) if batch.weights is None else batch.weights
+    # Examples of the same class, and of the same class and group: n² numbers, but no count of classes is needed.
+    same_class = (batch.labels[:, None] == batch.labels[None, :]).astype(weights.dtype)
+    of_cell = jnp.einsum("nm,m,mg->ng", same_class, weights, batch.groups)  # weight of each group in the own class
+    of_class = jnp.sum(of_cell, axis=-1)
+    groups_present = jnp.sum((of_cell > 0).astype(weights.dtype), axis=-1)
+    own = jnp.sum(of_cell * batch.groups, axis=-1)
+    share = of_class / (jnp.maximum(groups_present, 1.0) * jnp.where(own > 0, own, 1.0))
+    return dataclasses.replace(batch, weights=weights * share)
 
 
 class Adversary(nn.Module):

@@ -1,0 +1,18 @@
+"""AG News with MiniLM: mean features of the pretrained encoder are matched, 1 sample a class, hard labels.
+
+Expect: FIGURE_ag_news_minilm_distribution
+"""
+
+from experiments.matching import with_minilm
+from jaxdistill.objectives.distribution import DistributionMatching
+from jaxdistill.pipeline.config import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    return with_minilm(
+        "ag_news",
+        "distribution_matching",
+        label_kind="hard",
+        initial_inputs="texts",
+        distributions=DistributionMatching(features="mean"),
+    )

@@ -1,0 +1,18 @@
+"""AG News with MiniLM: the ends of expert trainings are matched, 1 sample a class, 4 inner steps.
+
+Expect: FIGURE_ag_news_minilm_trajectory
+"""
+
+from experiments.matching import with_minilm
+from jaxdistill.methods.experts import Experts
+from jaxdistill.pipeline.config import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    return with_minilm(
+        "ag_news",
+        "trajectory_matching",
+        updates=200,
+        steps=4,
+        experts=Experts(count=2, epoch_steps=20, span=1, latest_start=1),
+    )

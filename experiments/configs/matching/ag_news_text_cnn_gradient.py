@@ -1,0 +1,12 @@
+"""AG News with a TextConvNet: gradients of fresh networks on all classes together are matched, 10 samples a class.
+
+Expect: FIGURE_ag_news_text_cnn_gradient
+"""
+
+from experiments.matching import with_text_cnn
+from jaxdistill.objectives.gradient import GradientMatching
+from jaxdistill.pipeline.config import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    return with_text_cnn("ag_news", "gradient_matching", gradients=GradientMatching(per_class=False, advance="none"))

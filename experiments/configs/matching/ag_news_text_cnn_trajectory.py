@@ -1,0 +1,14 @@
+"""AG News with a TextConvNet: the ends of expert trainings are matched, 10 samples a class.
+
+Expect: FIGURE_ag_news_text_cnn_trajectory
+"""
+
+from experiments.matching import with_text_cnn
+from jaxdistill.methods.experts import Experts
+from jaxdistill.pipeline.config import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    return with_text_cnn(
+        "ag_news", "trajectory_matching", experts=Experts(count=4, epoch_steps=40, lr=1e-3, batch_size=64)
+    )

@@ -1,0 +1,14 @@
+"""SST-2 with MiniLM: gradients of fresh heads on all classes together are matched, 1 sample a class.
+
+Expect: FIGURE_sst2_minilm_gradient
+"""
+
+from experiments.matching import with_minilm
+from jaxdistill.objectives.gradient import GradientMatching
+from jaxdistill.pipeline.config import ExperimentConfig
+
+
+def get_config() -> ExperimentConfig:
+    return with_minilm(
+        "sst2", "gradient_matching", gradients=GradientMatching(parameters="head", per_class=False, advance="none")
+    )
