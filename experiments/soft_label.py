@@ -72,7 +72,7 @@ def reference(
       epoch: outer steps of one pass over the real data.
       **settings: of `methods.soft_label.clean`.
     """
-    config = experiment(task, network, length=length, fixed=fixed, students=students)
+    config = experiment(task, network, length=length, fixed=fixed, students=students, **settings)
     binary = {"label_kind": "binary", "label_start": "inverted"} if task == "imdb" else {}
     outer = {"selections": 1, "decay_ahead": epoch}
     return dataclasses.replace(

@@ -20,7 +20,10 @@ from jaxdistill.evaluation.scoring import split_batches
 from jaxdistill.evaluation.students import Examiner
 from jaxdistill.methods.base import Run
 from jaxdistill.methods.embedding_set import inner_spec
+from jaxdistill.methods.experts import Experts
 from jaxdistill.methods.fair import METHOD, Fair, clean, fair_loss, make_match, reference, released_vanilla
+from jaxdistill.methods.matching import make_match as make_matching
+from jaxdistill.methods.registry import method_named
 from jaxdistill.models.classic_learner import ClassicOptions, classic_learner
 from jaxdistill.objectives.fairness import adversary_init
 from jaxdistill.objectives.inner_problem import InnerSpec
@@ -194,3 +197,43 @@ def test_data_without_groups():
 def test_bad_settings(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+@pytest.mark.parametrize("family", ["meta_model", "gradient", "distribution"])
+def test_groupwise_matching_is_matching_of_even_groups(family):
+    """Any family of the real batch: the same loss as with weights made even by hand."""
+    where, method = problem(), method_named(f"{family}_matching")
+    batch = pad(where.train, np.r_[:12, 8000:8004], length=1)
+    cells = batch.labels * 2 + batch.groups.argmax(axis=1)
+    counts, classes = np.bincount(cells, minlength=4), np.bincount(batch.labels)
+    even = (classes[batch.labels] / 2 / counts[cells]).astype(np.float32)
+    assert set(counts) != {4} and len(set(even)) > 1
+    losses = []
+    for groupwise, weights in ((True, batch.weights), (False, even)):
+        config = method.config(length=1, steps=2, groupwise=groupwise, label_kind="soft")
+        spec = inner_spec(config, 2)
+        synthetic, support = method.initial(config, where, jax.random.key(0))
+        match = make_matching(config, where, spec)
+        constants = match.constants(MetaModelConstants(where.base(), support))
+        weighed = match.batch(0, lambda w=weights: dataclasses.replace(batch, weights=w))
+        losses.append(jax.jit(match.objective)(synthetic, match.state, constants, weighed, jax.random.key(1))[0])
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_experts_of_groupwise_matching_see_even_groups():
+    settings = {"length": 1, "steps": 2, "experts": Experts(count=1, epoch_steps=3, span=1, latest_start=0)}
+    made = []
+    for groupwise in (False, True):
+        config = method_named("trajectory_matching").config(**settings, groupwise=groupwise)
+        run = Run(say=lambda line: None)
+        match = make_matching(config, problem(), inner_spec(config, 2), key=jax.random.key(0), run=run)
+        made.append(match.batch(0, lambda: None)["trajectory"])
+    jax.tree.map(np.testing.assert_array_equal, made[0].start, made[1].start)
+    assert not np.array_equal(made[0].target["classifier"]["kernel"], made[1].target["classifier"]["kernel"])
+
+
+def test_groupwise_matching_needs_groups():
+    bare = prepare(TaskConfig(name="toy/reviews", max_length=16), LearnerConfig(name="tiny"))
+    config = method_named("gradient_matching").config(groupwise=True)
+    with pytest.raises(UserError, match="groupwise matching needs groups, and toy/reviews has none"):
+        make_matching(config, bare, inner_spec(config, 2))

@@ -82,7 +82,7 @@ def test_what_is_frozen_never_moves(problem):
 def test_a_block_seen_twice_gathers_the_gradients_of_two_copies(problem):
     """One block in two passes against two blocks of equal value: the same loss, summed gradients."""
     learner, base = problem.pretrained.learner, problem.base()
-    batch = pad(problem.train, np.arange(6), length=16)
+    batch = jax.tree.map(jnp.asarray, pad(problem.train, np.arange(6), length=16))
     gradients = {}
     for blocks, passes in ((1, 2), (2, 1)):
         config = clean(blocks=blocks, passes=passes, updates=1, decay_every=1, length=9)
@@ -97,6 +97,37 @@ def test_a_block_seen_twice_gathers_the_gradients_of_two_copies(problem):
         one, two = (getattr(gradients[blocks], part) for blocks in (1, 2))
         np.testing.assert_allclose(one, two[:2] + two[2:], atol=1e-6)
     np.testing.assert_allclose(gradients[1].raw_lr, gradients[2].raw_lr, atol=1e-6)
+
+
+class Log:
+    """A metric writer that keeps what it is told."""
+
+    def __init__(self):
+        self.rows = []
+
+    def write(self, step, values):
+        self.rows.append(values)
+
+    def flush(self):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize(("adjoint", "passes"), [("tesla", 1), ("tesla", 3), ("mixed", 3)])
+def test_an_approximate_adjoint_is_logged_with_its_cosine_to_the_exact_gradient(problem, adjoint, passes):
+    log = Log()
+    settings = {"updates": 1, "decay_every": 1, "length": 9, "batch_size": 8, "initial_lr": 1.0}
+    config = clean(passes=passes, **settings, outer={"adjoint": adjoint, "selections": 1})
+    METHOD.distill(config, problem, key=jax.random.key(0), run=Run(make_writer=lambda step: log, say=lambda line: None))
+    found = log.rows[-1].get("adjoint_cosine")
+    if adjoint == "mixed":
+        assert found is None
+    elif passes == 1:
+        assert found == pytest.approx(1.0, abs=1e-5)  # one step has no Hessian to leave out
+    else:
+        assert 0.0 < found < 1.0 - 1e-6
 
 
 def test_the_published_code_as_a_preset():

@@ -10,10 +10,12 @@ import pytest
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.losses import cross_entropy
+from jaxdistill.core.types import Batch
 from jaxdistill.objectives.fairness import (
     adversary_init,
     adversary_loss,
     adversary_step,
+    even_groups,
     group_difference,
     supervised_contrastive,
 )
@@ -189,3 +191,12 @@ def test_the_features_are_constants_of_an_adversary_step(adversary):
 def test_an_adversary_needs_two_groups():
     with pytest.raises(UserError, match="there must be at least 2, got 1"):
         adversary_init(jax.random.key(0), 4, 1)
+
+
+def test_groups_of_a_class_are_made_even():
+    """Class 0 has groups of weight 3 and 1, class 1 one group only; a filler stays one."""
+    groups = np.eye(2, dtype=np.float32)[[0, 0, 0, 1, 1, 1, 0]]
+    groups[-1] = 0
+    labels, weights = np.array([0, 0, 0, 0, 1, 1, 0]), np.array([1, 1, 1, 1, 2, 1, 0], np.float32)
+    even = even_groups(jax.tree.map(jnp.asarray, Batch(labels=labels, weights=weights, groups=groups)))
+    np.testing.assert_allclose(even.weights, [2 / 3, 2 / 3, 2 / 3, 2, 2, 1, 0], rtol=1e-6)
