@@ -144,6 +144,43 @@ def reweight(
     return Reweighted(table[labels, groups].astype(np.float32), notes)
 
 
+def skew(
+    labels: Int[np.ndarray, " n"], groups: Int[np.ndarray, " n"], share: float, *, num_groups: int, seed: int
+) -> Int64[np.ndarray, " m"]:
+    """Rows of a training split of two classes in which label and group go together, for controlled studies of bias.
+
+    In each group a share of the rows is of one class, as in Moji: class 1 in groups of even number, class 0 in the
+    others. The larger part of the two is cut.
+
+    Args:
+      labels: 0 or 1.
+      groups: of each example.
+      share: of the group's class, above 0 and below 1; 0.5 is even.
+      num_groups: g.
+      seed: of the choice.
+
+    Returns:
+      rows of the split, ascending.
+
+    Raises:
+      UserError: more than two classes, a share out of range, or a group without examples of both classes.
+    """
+    if len(labels) and labels.max() > 1:
+        raise UserError(f"skew is for two classes; the labels go up to {labels.max()}")
+    if not 0.0 < share < 1.0:
+        raise UserError(f"skew is {share}: accepted is a share above 0 and below 1")
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for group in range(num_groups):
+        aligned, other = (np.flatnonzero((groups == group) & (labels == y)) for y in ((group + 1) % 2, group % 2))
+        size = min(len(aligned) / share, len(other) / (1.0 - share))
+        taken = [rng.permutation(rows)[: int(size * part)] for rows, part in ((aligned, share), (other, 1.0 - share))]
+        if not all(map(len, taken)):
+            raise UserError(f"skew {share}: group {group} has too few examples of one class")
+        chosen += taken
+    return np.sort(np.concatenate(chosen))
+
+
 def check_groups(
     labels: Int[np.ndarray, " n"],
     groups: np.ndarray,

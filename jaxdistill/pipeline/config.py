@@ -27,16 +27,21 @@ class BalanceConfig:
       objective: "none", or what is made even: "stratified_y" keeps the classes' shares and makes the groups even within
         each; see `data.balance` for this one, joint, y, g, stratified_g and eo.
       by: "resampling" takes as many examples of each cell as of the smallest, "reweighting" weighs them.
-      seed: of the choice.
+      skew: first make the training split biased, for controlled studies: the share of one class in each group, see
+        `data.balance.skew`; 0 leaves it as it is.
+      seed: of the choices.
     """
 
     objective: str = "none"
     by: Literal["resampling", "reweighting"] = "resampling"
+    skew: float = 0.0
     seed: int = 0
 
     def __post_init__(self):
         check_types(self, "task.balance")
         at_least(self, "task.balance", {"seed": 0})
+        if not 0.0 <= self.skew < 1.0:
+            raise UserError(f"task.balance.skew is {self.skew}: accepted is a share below 1, or 0 for none")
         if self.objective not in ("none", *BALANCE_OBJECTIVES):
             accepted = ", ".join(("none", *BALANCE_OBJECTIVES))
             raise UserError(f"unknown task.balance.objective {self.objective!r}: accepted are {accepted}")

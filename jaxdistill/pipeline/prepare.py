@@ -14,7 +14,7 @@ from jaxtyping import Float32
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Learner
-from jaxdistill.data.balance import check_groups, resample, reweight
+from jaxdistill.data.balance import check_groups, resample, reweight, skew
 from jaxdistill.data.encoding import Encoded, encode
 from jaxdistill.data.sources import TaskData, load_task
 from jaxdistill.data.splits import Split
@@ -124,12 +124,19 @@ def balanced(data: TaskData, balance: BalanceConfig) -> tuple[TaskData, Float32[
     Raises:
       UserError: the data have no groups, or see `data.balance`.
     """
-    if balance.objective == "none":
+    if balance.objective == "none" and not balance.skew:
         return data, None
     names = data.task.group_names
     if not names:
         lacking = f"task.balance needs the group of each example, and {data.task.name} has none"
         raise UserError(f"{lacking}: give task.group_column")
+    if balance.skew:
+        train = data.train
+        rows = skew(train.labels, train.attributes["group"], balance.skew, num_groups=len(names), seed=balance.seed)
+        note = f"biased on purpose (skew {balance.skew}): {len(rows):,} of {len(train):,} training examples"
+        data = dataclasses.replace(data, train=train.take(rows), notes=(*data.notes, note))
+    if balance.objective == "none":
+        return data, None
     train = data.train
     cells = (train.labels, train.attributes["group"], balance.objective)
     named: dict[str, Any] = {"label_names": data.task.label_names, "group_names": names}

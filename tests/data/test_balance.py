@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.data.balance import BALANCE_OBJECTIVES, cell_counts, check_groups, resample, reweight
+from jaxdistill.data.balance import BALANCE_OBJECTIVES, cell_counts, check_groups, resample, reweight, skew
 
 MOJI = ((40_000, 9_999), (9_999, 40_000))
 UNEVEN = ((30, 10, 20), (8, 40, 12), (50, 25, 5))
@@ -198,3 +198,26 @@ def test_bad_options_are_refused():
         resampled(((5, 5), (0, 5)), "joint")
     with pytest.raises(UserError, match=r"balancing \(stratified_y\) would leave examples of 1 classes and 2 of 2 gro"):
         resampled(((999, 1), (2, 2)), "stratified_y")
+
+
+def test_a_skewed_split_has_the_share_in_each_group():
+    labels = np.tile([0, 0, 0, 1, 1], 300)
+    groups = np.repeat(np.arange(3), 500)
+    chosen = skew(labels, groups, 0.8, num_groups=3, seed=0)
+    assert (np.diff(chosen) > 0).all()
+    for group in range(3):
+        of_group = labels[chosen][groups[chosen] == group]
+        aligned = (of_group == (group + 1) % 2).mean()
+        assert aligned == pytest.approx(0.8, abs=0.005)
+        # All of the scarcer part is kept: 200 of class 1 in even groups, 300 of class 0 in the other.
+        assert (of_group == (group + 1) % 2).sum() == (200 if group % 2 == 0 else 300)
+    np.testing.assert_array_equal(chosen, skew(labels, groups, 0.8, num_groups=3, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("labels", "share", "message"),
+    [([0, 1, 2], 0.8, "two classes"), ([0, 1, 0], 1.0, "skew is 1.0"), ([0, 0, 0], 0.8, "group 0 has too few")],
+)
+def test_bad_skews(labels, share, message):
+    with pytest.raises(UserError, match=message):
+        skew(np.asarray(labels), np.zeros(3, np.int64), share, num_groups=1, seed=0)
