@@ -17,7 +17,12 @@ from jaxdistill.pipeline.config import (
 
 
 def experiment(
-    task: str, settings: Fair, *, words: WordsConfig | None = None, balance: str = "none", **evaluation: Any
+    task: str,
+    settings: Fair,
+    *,
+    words: WordsConfig | None = None,
+    balance: BalanceConfig | None = None,
+    **evaluation: Any,
 ) -> ExperimentConfig:
     """Fair distillation with a perceptron.
 
@@ -25,7 +30,7 @@ def experiment(
       task: with protected groups.
       settings: see `methods.fair`.
       words: sentence vectors of texts; left alone for tasks of vectors.
-      balance: objective of balanced training, by resampling.
+      balance: balanced training, and bias on purpose.
       **evaluation: of `EvaluationConfig`.
     """
     defaults: dict[str, Any] = {
@@ -37,7 +42,7 @@ def experiment(
         "recipe": Recipe(steps=100, lr=1e-3),
     }
     return ExperimentConfig(
-        task=TaskConfig(name=task, balance=BalanceConfig(objective=balance)),
+        task=TaskConfig(name=task, balance=balance or BalanceConfig()),
         learner=LearnerConfig(name="mlp", words=words or WordsConfig()),
         method="fair",
         settings=settings,

@@ -5,7 +5,7 @@ Expect: FIGURE_BIAS_BT
 
 from experiments.fair import experiment
 from jaxdistill.methods.fair import clean
-from jaxdistill.pipeline.config import ExperimentConfig
+from jaxdistill.pipeline.config import BalanceConfig, ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
@@ -20,5 +20,5 @@ def get_config() -> ExperimentConfig:
             initial_lr=0.1,
             outer={"inits": 4, "selections": 4},
         ),
-        balance="stratified_y",
+        balance=BalanceConfig(objective="stratified_y"),
     )

@@ -5,7 +5,7 @@ Expect: FIGURE_REV_BT
 
 from experiments.fair import experiment
 from jaxdistill.methods.fair import clean
-from jaxdistill.pipeline.config import ExperimentConfig, WordsConfig
+from jaxdistill.pipeline.config import BalanceConfig, ExperimentConfig, WordsConfig
 
 
 def get_config() -> ExperimentConfig:
@@ -22,5 +22,5 @@ def get_config() -> ExperimentConfig:
             outer={"inits": 2, "selections": 4},
         ),
         words=WordsConfig(vectors="sentences:minilm", std=1.0),
-        balance="stratified_y",
+        balance=BalanceConfig(objective="stratified_y"),
     )

@@ -5,8 +5,8 @@
 subset, where they had 8,679.
 
 Published, for fresh learners: 62.0 +- 8.8 (200 nets).
-Expect: test 62.7 +- 7.1 (50 learners), random texts 25.8 +- 10.0 and teacher-labelled ones 25.1 +- 1.1 (5 learners each),
-all data 86.6 after ten epochs.
+Expect: test 62.7 +- 7.1 (50 learners), random texts 25.8 +- 10.0, teacher-labelled ones 25.1 +- 1.1 (5 learners
+each), all data 86.6 after ten epochs.
 Cost: 8 minutes of distillation on 2 CPU cores with other work on them, 1.2 GB.
 """
 

@@ -1,0 +1,29 @@
+"""ToxiGen as MiniLM sentence vectors, with a training split that is biased on purpose, as that of Moji is.
+
+In training 80 % of the sentences on half of the 13 groups are toxic, and 80 % of those on the others benign; dev and
+test are as they are. Otherwise as `toxigen`; vanilla.
+
+Expect: FIGURE_TOXS
+"""
+
+from experiments.fair import experiment
+from jaxdistill.methods.fair import clean
+from jaxdistill.pipeline.config import BalanceConfig, ExperimentConfig, WordsConfig
+
+
+def get_config() -> ExperimentConfig:
+    return experiment(
+        "toxigen",
+        clean(
+            blocks=5,
+            passes=2,
+            updates=600,
+            decay_every=150,
+            batch_size=512,
+            lr=0.03,
+            initial_lr=0.1,
+            outer={"inits": 2, "selections": 4},
+        ),
+        words=WordsConfig(vectors="sentences:minilm", std=1.0),
+        balance=BalanceConfig(skew=0.8),
+    )
