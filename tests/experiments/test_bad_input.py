@@ -132,6 +132,48 @@ TABLE = {
         ["--config.method=teacher_labels", "--config.settings.temperatures=1,0"],
         "temperatures is (1.0, 0.0): accepted is one number above 0, or several",
     ),
+    "groups": (
+        "distill",
+        ["--config.method=fair", "--config.settings.length=8"],
+        "fair distillation needs the group of each example, and toy/reviews has none",
+    ),
+    "term": (
+        "distill",
+        ["--config.method=fair", "--config.settings.adversary=-1"],
+        "adversary is -1.0: accepted is a weight from 0",
+    ),
+    "term in words": ("distill", ["--config.method=fair", "--config.settings.adversary=False"], "adversary is 'False'"),
+    "balance": (
+        "distill",
+        ["--config.task.balance.objective=fair"],
+        "unknown task.balance.objective 'fair': accepted are none, stratified_y",
+    ),
+    "balance without groups": (
+        "distill",
+        ["--config.task.balance.objective=joint"],
+        "task.balance needs the group of each example, and toy/reviews has none",
+    ),
+    "groupwise": (
+        "distill",
+        ["--config.method=gradient_matching", "--config.settings.length=8", "--config.settings.groupwise=true"],
+        "groupwise matching needs groups, and toy/reviews has none",
+    ),
+    "share": ("distill", ["--config.task.name=toy/reviews:2"], "task 'toy/reviews:2': behind toy/reviews: stands"),
+    "vectors": (
+        "distill",
+        ["--config.task.name=toy/bias"],
+        "task 'toy/bias' is of vectors: learner.name is 'tiny', accepted is mlp",
+    ),
+    "label start": (
+        "distill",
+        ["--config.method=soft_label", "--config.settings.label_start=half"],
+        "label_start is 'half': accepted are one_hot, inverted",
+    ),
+    "threshold": (
+        "distill",
+        ["--config.learner.name=mlp", "--config.learner.words.vectors=tiny", "--config.learner.network.threshold=nan"],
+        "threshold is nan: accepted is a finite number",
+    ),
     "baseline": ("distill", ["--config.evaluation.baselines=el2m"], "unknown baseline 'el2m': accepted are random"),
     "config": ("distill", ["--config=nowhere.py"], "config file 'nowhere.py' does not exist"),
     "change": ("distill", ["--config.seed"], "--config.seed has no value"),

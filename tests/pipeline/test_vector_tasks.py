@@ -24,7 +24,9 @@ from jaxdistill.pipeline import prepare as module
 from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig, WordsConfig
 from jaxdistill.pipeline.nearest import snapped
 from jaxdistill.pipeline.prepare import prepare
+from jaxdistill.pipeline.result import summary
 from jaxdistill.pipeline.run import run_experiment
+from jaxdistill.pipeline.scores import OF_GROUPS
 from jaxdistill.pipeline.training import text_split
 
 BIAS, MLP = TaskConfig(name="toy/bias"), LearnerConfig(name="mlp")
@@ -171,6 +173,17 @@ def test_a_whole_run(tmp_path):
     result = run_experiment(config, tmp_path / "run", say=silent)
     assert set(result["baselines"]) == {"random", "nearest words", "full"}
     assert all(0 < value < 100 for entry in result["baselines"].values() for value in entry["values"])
+    # Of data with groups, how these fare is reported of everything that is scored.
+    for also in (result["also"], *result["baselines_also"].values()):
+        assert list(also) == list(OF_GROUPS)
+        for hits, bias, dto in zip(
+            *(also[name]["values"] for name in ("worst_group_accuracy", "gap", "dto")), strict=True
+        ):
+            assert 0 <= hits <= 100 and 0 <= bias <= 100 and dto >= bias - 1e-9
+    both = zip(result["test"]["values"], result["also"]["gap"]["values"], result["also"]["dto"]["values"], strict=True)
+    assert all(dto == pytest.approx(np.hypot(100 - hits, bias)) for hits, bias, dto in both)
+    printed = summary(result)
+    assert printed.count("    gap  ") == 4 and "equalised" not in printed
 
 
 def test_nearest_rows_are_of_train(problem):
