@@ -31,6 +31,7 @@ def row(result: dict[str, Any], baselines: Sequence[str]) -> str:
     gain = "" if paired is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(paired["mean"], *paired["ci95"])
     cells = [
         result["task"],
+        result["learner"],
         result["method"],
         str(result["per_class"]),
         str(outer.get("updates", "")),
@@ -44,7 +45,17 @@ def table(paths: Sequence[str]) -> str:
     """The table of several results, baselines in the order in which they appear."""
     results = [json.loads(Path(path).read_text()) for path in paths]
     baselines = list(dict.fromkeys(name for result in results for name in result["baselines"]))
-    header = ["task", "method", "a class", "outer steps", "minutes", "test", "minus random, 95 %", *baselines]
+    header = [
+        "task",
+        "learner",
+        "method",
+        "a class",
+        "outer steps",
+        "minutes",
+        "test",
+        "minus random, 95 %",
+        *baselines,
+    ]
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     return "\n".join([*lines, *(row(result, baselines) for result in results)])
 

@@ -19,7 +19,7 @@ def experiment(
     *,
     length: int,
     fixed: bool = False,
-    students: int = 200,
+    students: int = 50,
     full_epochs: float = 10.0,
     **settings: Any,
 ) -> ExperimentConfig:
@@ -43,7 +43,8 @@ def experiment(
         settings=clean(length=length, **settings),
         evaluation=EvaluationConfig(
             students=2 if fixed else students,
-            baseline_students=10,
+            baselines=("random", "k_center", "herding", "teacher_labels"),
+            baseline_students=5,
             recipe=Recipe(steps=200, lr=1e-3),
             full_epochs=full_epochs,
             full_lr=1e-3,

@@ -174,12 +174,13 @@ def has_arrays(folder: Path, column: str = VECTORS) -> bool:
     import pyarrow
     import pyarrow.parquet
 
-    for path in folder.glob("*.parquet"):
+    def has_column(path: Path) -> bool:
         try:
             return column in pyarrow.parquet.read_schema(path).names
         except (pyarrow.ArrowException, OSError):
             return False  # what reads it as texts says what is wrong with it
-    return False
+
+    return any(map(has_column, sorted(folder.glob("*.parquet"))))
 
 
 def load_array(path: Path, *, rows: int | None = None) -> Float[np.ndarray, "n d"]:

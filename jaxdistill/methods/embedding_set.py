@@ -145,10 +145,10 @@ def embedding_method(
 
     def distill(config: Any, problem: Problem, *, key: Key, run: Run) -> DistilledSet:
         """Learn the distilled set; see `methods.base.DistillFn`."""
-        init_key, learn_key = jax.random.split(key)
+        init_key, learn_key, match_key = jax.random.split(key, 3)
         synthetic, support = start(config, problem, init_key)
         inner = spec(config, problem.classes)
-        chosen = None if match is None else match(config, problem, inner, key=jax.random.fold_in(key, 1), run=run)
+        chosen = None if match is None else match(config, problem, inner, key=match_key, run=run)
         fitted = learn(problem, synthetic, support, inner, config.outer, match=chosen, key=learn_key, run=run)
         result = DistilledSet(
             labels=inner.sample_classes,

@@ -49,6 +49,7 @@ class Fair(soft_label.SoftLabel):
       contrastive: weight of the supervised contrastive loss of classes, added, and of groups, subtracted.
       temperature: of both.
       group_difference: weight α of the differences of the groups' losses within each class.
+      preset: what the settings are called in result and report.
     """
 
     length: int = 1
@@ -61,6 +62,7 @@ class Fair(soft_label.SoftLabel):
     contrastive: float = 0.0
     temperature: float = 0.01
     group_difference: float = 0.0
+    preset: str = "clean"
 
     def __post_init__(self):
         super().__post_init__()
@@ -84,20 +86,25 @@ def clean(*, outer: Mapping[str, Any] = MappingProxyType({}), **settings: Any) -
     return soft_label.clean(Fair, outer={"inits": 8} | dict(outer), **settings)
 
 
-def reference(*, outer: Mapping[str, Any] = MappingProxyType({}), **settings: Any) -> Fair:
+def reference(*, epoch: int, outer: Mapping[str, Any] = MappingProxyType({}), **settings: Any) -> Fair:
     """The published code: labels are any numbers (one of two classes), the learning rate falls an epoch early, the last
     iterate counts. That learners always start from the same weights and call a class from a logit of 0.5 on are options
     of the network. Its scripts for the vanilla and the balanced variant run the adversary too, since they read the flag
-    "False" as true: give `adversary=0.8` (`released_vanilla`).
+    "False" as true: see `released_vanilla`.
+
+    Args:
+      epoch: outer steps of one pass over the real data.
+      outer: changes to the outer loop.
+      **settings: of `soft_label.clean` and of `Fair`.
     """
-    quirks = {"inits": 1, "selections": 1}
-    changes: dict[str, Any] = {"label_kind": "unrestricted"} | settings
+    quirks = {"inits": 1, "selections": 1, "decay_ahead": epoch}
+    changes: dict[str, Any] = {"label_kind": "unrestricted", "preset": "reference"} | settings
     return soft_label.clean(Fair, outer=quirks | dict(outer), **changes)
 
 
-def released_vanilla(**settings: Any) -> Fair:
+def released_vanilla(*, epoch: int, **settings: Any) -> Fair:
     """`reference` as the released script for the vanilla variant in fact runs it: with the adversary."""
-    return reference(adversary=0.8, **settings)
+    return reference(epoch=epoch, adversary=0.8, preset="released_vanilla", **settings)
 
 
 def fair_loss(settings: Fair, classes: int) -> RealLoss:
@@ -161,9 +168,10 @@ def make_match(
             len(groups),
             hidden=config.adversary_units,
         )
-    loss = fair_loss(config, spec.classes)
-    objective = meta_model(learner, spec, adjoints.parse(config.outer.adjoint), loss)
-    return Match(objective, state, select_by="dto", select=_closeness)
+    loss, adjoint = fair_loss(config, spec.classes), adjoints.parse(config.outer.adjoint)
+    objective = meta_model(learner, spec, adjoint, loss)
+    compared = (objective, meta_model(learner, spec, adjoints.nested(), loss)) if adjoint.approximate else None
+    return Match(objective, state, select_by="dto", select=_closeness, compared=compared)
 
 
 def _closeness(score: Score) -> float:

@@ -118,7 +118,13 @@ def make_match(
         assert key is not None
         library = train_experts(config.experts, problem, key=key, run=run, groupwise=config.groupwise)
     parts = _parts(config, problem.pretrained.learner, spec, adjoint)
-    exact = _parts(config, problem.pretrained.learner, spec, adjoints.MIXED) if adjoint.approximate else None
+    compared = None
+    if adjoint.approximate:
+        exact = _parts(config, problem.pretrained.learner, spec, adjoints.nested())
+        unrolled = [name for name in parts if name in ("meta_model", "trajectory", STEP_SIZES)]
+        if unrolled:
+            ours, theirs = (weighted_sum({name: some[name] for name in unrolled}) for some in (parts, exact))
+            compared = ours, theirs
     states: dict[str, Any] = dict.fromkeys(parts, ())
     if config.gradient:
         states["gradient"] = initial_state(config.gradients, base)
@@ -133,7 +139,7 @@ def make_match(
         states,
         lambda constants: dict.fromkeys(parts, constants),
         batch,
-        exact=None if exact is None else weighted_sum(exact),
+        compared=compared,
     )
 
 

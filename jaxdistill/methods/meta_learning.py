@@ -218,8 +218,9 @@ class Match:
       batch: makes what stands for a real batch at an outer step of its number and of the function that gives it.
       select_by, select: name and value, higher is better, of what distilled sets are chosen by on dev; by default the
         task's metric.
-      exact: under an approximate adjoint, the same objective under an exact one: the cosine of the two gradients, at
-        the first learner and batch, is logged with each selection.
+      compared: under an approximate adjoint, the part of the objective that depends on it, under this one and under
+        an exact one: the cosine of the two gradients, always at the same learner and batch, is logged with each
+        selection.
     """
 
     objective: Objective
@@ -228,13 +229,16 @@ class Match:
     batch: Callable[[int, Callable[[], Batch]], PyTree] = lambda step, real: real()
     select_by: str = ""
     select: Callable[[Score], float] | None = None
-    exact: Objective | None = None
+    compared: tuple[Objective, Objective] | None = None
 
 
 def meta_model_match(learner: Learner, spec: InnerSpec, outer: Outer) -> Match:
     """Meta-model matching by the adjoint of the settings."""
     adjoint = adjoints.parse(outer.adjoint)
-    return Match(meta_model(learner, spec, adjoint), exact=meta_model(learner, spec) if adjoint.approximate else None)
+    objective = meta_model(learner, spec, adjoint)
+    # Nested, not mixed: who approximates the gradient may not have the memory for that of mixed.
+    exact = meta_model(learner, spec, adjoints.nested())
+    return Match(objective, compared=(objective, exact) if adjoint.approximate else None)
 
 
 def gradient_cosine(one: Objective, other: Objective) -> Callable[..., Array]:
@@ -307,8 +311,9 @@ def learn(
     keys = jax.random.split(select_key, len(parts))
     metric = metric_named(problem.data.task.metric)
 
-    cosine = None if match.exact is None else jax.jit(gradient_cosine(match.objective, match.exact))
-    first = (place(match.state), read, batch(0), step_key)
+    cosine = None if match.compared is None else jax.jit(gradient_cosine(*match.compared))
+    # Copies: the buffers of the state are donated to the first step.
+    compared_at = jax.tree.map(jnp.copy, match.state) if cosine is not None else None
 
     def select(synthetic: Synthetic) -> tuple[float, dict[str, float]]:
         scores = examiner.scores(constants.base, (synthetic, constants.support), keys, split, shared=True)
@@ -317,7 +322,7 @@ def learn(
         shown = {f"{protocol.select_on}_{problem.data.task.metric}": percent(value)}
         shown[f"{protocol.select_on}_loss"] = total.loss
         if cosine is not None:
-            shown["adjoint_cosine"] = float(cosine(synthetic, *first))
+            shown["adjoint_cosine"] = float(cosine(synthetic, compared_at, read, batch(0), step_key))
         if total.by_group is not None:
             shown[f"{protocol.select_on}_gap"] = percent(gap(total.by_group))
         if not np.isfinite(total.loss):

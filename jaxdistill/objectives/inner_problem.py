@@ -16,6 +16,9 @@ from jaxdistill.core.losses import attention_cross_entropy, cross_entropy
 from jaxdistill.core.types import AttentionRows, Batch, Key, Learner, PyTree, Synthetic, Variables
 from jaxdistill.objectives.labels import LABEL_KINDS, LabelKind, label_targets, linear_decay, step_sizes
 
+# Folded into the key of a training: unlike small numbers, none that `permutation` may fold in too.
+DROPPING = 2**31 - 1
+
 
 @dataclasses.dataclass(frozen=True)
 class InnerSpec:
@@ -158,5 +161,5 @@ def make_schedule(
     if spec.lr_decay:
         lr *= linear_decay(spec.steps).reshape(-1, *(1,) * (lr.ndim - 1)).astype(lr.dtype)
     fixed = dataclasses.replace(support, labels=None)
-    keys = None if key is None else jax.random.split(jax.random.fold_in(key, 1), spec.steps)
+    keys = None if key is None else jax.random.split(jax.random.fold_in(key, DROPPING), spec.steps)
     return Schedule(lr, spec.sample_order(key), present, fixed, frozen, keys)

@@ -271,12 +271,14 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
         targets=config.evaluation.targets[:1],
         target_seeds=2,
     )
-    grouped = config.method == "fair" or config.task.balance.objective != "none"
+    balance = config.task.balance
+    grouped = config.method == "fair" or balance.objective != "none" or balance.skew
+    grouped = grouped or getattr(settings, "groupwise", False)
     task = TaskConfig(
         name="toy/reviews:0.8" if grouped else "toy/reviews",
         # A text that is one vector stays a few words.
         max_length=max(changes.get("length", 32), 8),
-        balance=config.task.balance,
+        balance=balance,
     )
     return dataclasses.replace(
         config,

@@ -57,8 +57,8 @@ def evaluate_folder(
     plan = training_plan(distilled, problem, evaluation.train_by)
     check_targets(evaluation.targets, problem, "the distilled set", distilled.texts is not None)
     notes = [*problem.notes, *plan.notes]
-    if (made_with := distilled.manifest["learner"]) != config.learner.name:
-        notes.append(f"the set was made with the learner {made_with!r} and is evaluated with {config.learner.name!r}")
+    if (made_with := distilled.manifest["learner"]) != (source := problem.pretrained.source):
+        notes.append(f"the set was made with the learner {made_with!r} and is evaluated with {source!r}")
     for note in notes:
         say(f"note: {note}")
     evaluator = Evaluator(problem, named_key(config.seed, "evaluate"), mesh=mesh)

@@ -14,7 +14,7 @@ from jaxtyping import Float32
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Learner
-from jaxdistill.data.balance import check_groups, resample, reweight, skew
+from jaxdistill.data.balance import cell_counts, check_groups, resample, reweight, skew
 from jaxdistill.data.encoding import Encoded, encode
 from jaxdistill.data.sources import TaskData, load_task
 from jaxdistill.data.splits import Split
@@ -144,9 +144,32 @@ def balanced(data: TaskData, balance: BalanceConfig) -> tuple[TaskData, Float32[
         chosen = resample(*cells, **named, seed=balance.seed)
         note = f"balanced training ({balance.objective}): {len(chosen.indices):,} of {len(train):,} training examples"
         taken = train.take(chosen.indices)
+        counts = taken.class_counts(len(data.task.label_names))
+        if not counts.all():
+            left_out = data.task.label_names[int(np.argmin(counts))]
+            raise UserError(
+                f"balanced training by resampling leaves no example of class {left_out!r}: give "
+                "task.balance.by=reweighting"
+            )
         return dataclasses.replace(data, train=taken, notes=(*data.notes, note, *chosen.notes)), None
     weighed = reweight(*cells, **named)
     return dataclasses.replace(data, notes=(*data.notes, *weighed.notes)), weighed.weights
+
+
+def check_split_groups(data: TaskData) -> None:
+    """Whether the groups of every split can be trained with and compared; nothing to do where there are none.
+
+    Raises:
+      UserError: see `data.balance.check_groups`; or no class of a split has two groups.
+    """
+    names = data.task.group_names
+    for where in ("train", "dev", "test") if names else ():
+        split: Split = getattr(data, where)
+        groups = split.attributes["group"]
+        check_groups(split.labels, groups, label_names=data.task.label_names, group_names=names, where=where)
+        sizes = {"num_classes": len(data.task.label_names), "num_groups": len(names)}
+        if not ((cell_counts(split.labels, groups, **sizes) > 0).sum(axis=1) >= 2).any():
+            raise UserError(f"{where}: no class has examples of two groups, so that nothing can be compared")
 
 
 def _encoded(where: str, data: TaskData, pretrained: Pretrained, max_length: int) -> Encoded:
@@ -156,9 +179,7 @@ def _encoded(where: str, data: TaskData, pretrained: Pretrained, max_length: int
     names = data.task.group_names
     if not names:
         return encoded
-    groups = split.attributes["group"]
-    check_groups(split.labels, groups, label_names=data.task.label_names, group_names=names, where=where)
-    return dataclasses.replace(encoded, groups=np.eye(len(names), dtype=np.float32)[groups])
+    return dataclasses.replace(encoded, groups=np.eye(len(names), dtype=np.float32)[split.attributes["group"]])
 
 
 def prepare(task: TaskConfig, learner: LearnerConfig) -> Problem:
@@ -170,6 +191,7 @@ def prepare(task: TaskConfig, learner: LearnerConfig) -> Problem:
     data = with_vectors(load_data(task), task, learner)
     words = None if data.vectors is None else shared_words(data, learner.words.std)
     asked = 1 if words else task.max_length or data.task.max_length
+    check_split_groups(data)
     data, weights = balanced(data, task.balance)
     dropout = None if learner.dropout else 0.0
     pretrained = load_learner(learner, len(data.task.label_names), asked, dropout=dropout, words=words)

@@ -39,8 +39,9 @@ def outcome(score: Score, metric: str) -> Outcome:
     """The outcome of a learner; one that diverged predicts nothing and scores 0."""
     groups = score.by_group is not None
     if score.diverged:
-        # Who calls everyone the same treats all alike, at the greatest distance from the optimum.
-        of_groups = dict.fromkeys(OF_GROUPS, 0.0) | {"dto": 1.0} if groups else {}
+        # A learner that predicts nothing must not count as a fair one.
+        worst = dict.fromkeys(OF_GROUPS, 1.0) | {"dto": 2.0**0.5, "worst_group_accuracy": 0.0}
+        of_groups = worst if groups else {}
         return Outcome(0.0, dict.fromkeys(PARTS.get(metric, ()), 0.0) | of_groups, True)
     made = counted(score.confusion, metric)
     if not groups:

@@ -80,6 +80,8 @@ def check_targets(targets: Sequence[str], problem: Problem, name: str, texts: bo
     if targets and not texts:
         raise UserError(f"evaluation.targets train on texts, but {name!r} gives vectors: leave targets out")
     for target in targets:
+        if target_named(target).features != "encoder" and problem.data.task.vector_format is not None:
+            raise UserError(f"target {target!r} reads texts, but {problem.data.task.name} is of vectors: give encoder")
         if target_named(target).features == "encoder" and problem.pretrained.learner.embed is None:
             raise UserError(
                 f"target {target!r} sees features of the learner, but {problem.pretrained.source!r} has no sentence "
@@ -290,6 +292,8 @@ def _difference(own: list[list[float]], base: list[float]) -> Summary | None:
 def target_notes(config: ExperimentConfig, problem: Problem) -> list[str]:
     """Sentences on what the targets of a run did not see."""
     notes = []
+    if config.evaluation.targets and config.task.balance.by == "reweighting" and problem.train.weights is not None:
+        notes.append("models that are not neural do not see the weights of balanced training")
     for name in config.evaluation.targets:
         most = MODELS[target_named(name).model].most_texts
         if config.evaluation.full_epochs and most is not None and len(problem.data.train) > most:

@@ -15,6 +15,9 @@ from jaxdistill.core import adjoints
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Batch, Outputs, Synthetic
 from jaxdistill.data.packing import pad
+from jaxdistill.data.sources import TaskData
+from jaxdistill.data.splits import Split
+from jaxdistill.data.tasks import task_named
 from jaxdistill.evaluation.fairness import dto, gap
 from jaxdistill.evaluation.scoring import split_batches
 from jaxdistill.evaluation.students import Examiner
@@ -29,7 +32,7 @@ from jaxdistill.objectives.fairness import adversary_init
 from jaxdistill.objectives.inner_problem import InnerSpec
 from jaxdistill.objectives.meta_model import MetaModelConstants, meta_model
 from jaxdistill.pipeline.config import BalanceConfig, ExperimentConfig, LearnerConfig, TaskConfig
-from jaxdistill.pipeline.prepare import prepare
+from jaxdistill.pipeline.prepare import balanced, check_split_groups, prepare
 from jaxdistill.pipeline.training import learned_arrays
 
 TERMS = {"adversary": 0.8, "contrastive": 0.1, "temperature": 1.0, "group_difference": 0.3}
@@ -150,10 +153,12 @@ def test_the_adversary_learns_on_one_side_of_a_constant():
 
 def test_presets():
     assert clean(updates=9, decay_every=3).label_kind == "soft" and clean(updates=9, decay_every=3).outer.inits == 8
-    published = reference(updates=9, decay_every=3)
+    published = reference(updates=9, decay_every=3, epoch=2)
     assert (published.label_kind, published.label_start, published.outer.inits) == ("unrestricted", "zeros", 1)
     assert published.outer.select_at == (9,) and published.adversary == 0.0
-    assert released_vanilla(updates=9, decay_every=3) == dataclasses.replace(published, adversary=0.8)
+    assert published.outer.decay_ahead == 2
+    named = dataclasses.replace(published, adversary=0.8, preset="released_vanilla")
+    assert released_vanilla(updates=9, decay_every=3, epoch=2) == named
 
 
 def test_balance_touches_the_training_split_alone():
@@ -237,3 +242,45 @@ def test_groupwise_matching_needs_groups():
     config = method_named("gradient_matching").config(groupwise=True)
     with pytest.raises(UserError, match="groupwise matching needs groups, and toy/reviews has none"):
         make_matching(config, bare, inner_spec(config, 2))
+
+
+class Log:
+    """A metric writer that keeps what it is told."""
+
+    def __init__(self):
+        self.rows = []
+
+    def write(self, step, values):
+        self.rows.append(values)
+
+    def flush(self):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_an_approximate_adjoint_is_compared_with_the_exact_one_beside_a_state():
+    """The adversary is given to the first step for good; the comparison has a copy."""
+    log = Log()
+    config = settings(updates=2, outer={"inits": 1, "selections": 2, "adjoint": "tesla"}, adversary=0.8)
+    run = Run(make_writer=lambda step: log, say=lambda line: None)
+    METHOD.distill(config, problem(), key=jax.random.key(0), run=run)
+    assert len(log.rows) == 2 and all(0.0 < row["adjoint_cosine"] < 1.0 for row in log.rows)
+
+
+def test_resampling_that_leaves_a_class_out_is_refused():
+    labels, groups = np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 0, 1, 0, 0])
+    split = Split([(f"text {i}",) for i in range(6)], labels.astype(np.int32), {"group": groups.astype(np.int32)})
+    task = dataclasses.replace(task_named("toy/reviews:0.8"), label_names=("a", "b", "c"))
+    data = TaskData(task, split, split, split, (), "", "")
+    with pytest.raises(UserError, match="leaves no example of class 'c': give task.balance.by=reweighting"):
+        balanced(data, BalanceConfig(objective="stratified_y"))
+
+
+def test_groups_that_coincide_with_labels_cannot_be_compared():
+    labels = np.array([0, 0, 1, 1], np.int32)
+    split = Split([(f"text {i}",) for i in range(4)], labels, {"group": labels})
+    data = TaskData(task_named("toy/reviews:0.8"), split, split, split, (), "", "")
+    with pytest.raises(UserError, match="train: no class has examples of two groups"):
+        check_split_groups(data)

@@ -101,7 +101,7 @@ def test_two_processes_run_an_experiment(tmp_path):
     config = ROOT / "experiments" / "configs" / "soft_label" / "trec_bi_lstm.py"
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "experiments.distill", f"--config={config}:smoke", f"--workdir={folder}"]
-    command += ["--config.learner.name=mlp", "--config.evaluation.baselines=()"]  # compiled in seconds
+    command += ["--config.learner.name=mlp", "--config.evaluation.baselines="]  # compiled in seconds
     done = launch(2, *command)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((folder / "result.json").read_text())

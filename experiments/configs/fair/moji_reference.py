@@ -22,9 +22,10 @@ def get_config() -> ExperimentConfig:
                 passes=5,
                 updates=4900,
                 decay_every=980,
+                epoch=98,
                 label_kind="binary",
-                outer={"decay_ahead": 98},
             ),
+            students=2,  # all alike
         ),
         learner=LearnerConfig(name="mlp", network=ClassicOptions(fixed_init=True, one_logit=True, threshold=0.5)),
     )
