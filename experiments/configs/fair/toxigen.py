@@ -2,7 +2,11 @@
 
 Five blocks of one vector a class, 2 passes; vanilla. Variants as in `toy_bias`.
 
-Expect: FIGURE_TOX
+Expect: test 74.4 +- 0.9, GAP 92.3 +- 9.1 (20 learners); none of balanced training, adversary and group difference
+lowered GAP:
+the groups hardly differ in their share of toxic sentences, and most of GAP is the noise of 26 small cells.
+Cost: 1 minute of distillation on 2 CPU cores, 1 GB.
+Making the sentence vectors takes about two minutes.
 """
 
 from experiments.fair import experiment

@@ -3,7 +3,9 @@
 In training 80 % of the sentences on half of the 13 groups are toxic, and 80 % of those on the others benign; dev and
 test are as they are. Otherwise as `toxigen`; vanilla.
 
-Expect: FIGURE_TOXS
+Expect: test 68.5 +- 1.4, GAP 175.5 +- 9.8 (20 learners); all data 75.0, GAP 150.9.
+Cost: 0.6 minutes of distillation on 2 CPU cores, 0.8 GB.
+Making the sentence vectors takes about two minutes.
 """
 
 from experiments.fair import experiment

@@ -2,7 +2,9 @@
 
 Five blocks of one vector a class, 2 passes; vanilla. Variants as in `toy_bias`.
 
-Expect: FIGURE_REV
+Expect: test 73.3 +- 3.0, GAP 14.4 +- 4.0 (20 learners); all data 80.7, GAP 23.4.
+Cost: 0.6 minutes of distillation on 2 CPU cores, 0.8 GB.
+Making the sentence vectors takes about two minutes.
 """
 
 from experiments.fair import experiment

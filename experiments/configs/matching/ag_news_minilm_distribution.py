@@ -1,6 +1,6 @@
 """AG News with MiniLM: mean features of the pretrained encoder are matched, 1 sample a class, hard labels.
 
-Expect: FIGURE_ag_news_minilm_distribution
+Not measured yet.
 """
 
 from experiments.matching import with_minilm

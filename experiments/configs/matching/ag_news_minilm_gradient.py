@@ -1,6 +1,6 @@
 """AG News with MiniLM: gradients of fresh heads on all classes together are matched, 1 sample a class.
 
-Expect: FIGURE_ag_news_minilm_gradient
+Not measured yet.
 """
 
 from experiments.matching import with_minilm

@@ -1,6 +1,6 @@
 """AG News with MiniLM: the ends of expert trainings are matched, 1 sample a class, 4 inner steps.
 
-Expect: FIGURE_ag_news_minilm_trajectory
+Not measured yet.
 """
 
 from experiments.matching import with_minilm

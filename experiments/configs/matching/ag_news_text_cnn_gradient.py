@@ -1,6 +1,6 @@
 """AG News with a TextConvNet: gradients of fresh networks on all classes together are matched, 10 samples a class.
 
-Expect: FIGURE_ag_news_text_cnn_gradient
+Not measured yet.
 """
 
 from experiments.matching import with_text_cnn

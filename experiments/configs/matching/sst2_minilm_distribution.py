@@ -1,6 +1,6 @@
 """SST-2 with MiniLM: mean features of the pretrained encoder are matched, 1 sample a class, hard labels.
 
-Expect: FIGURE_sst2_minilm_distribution
+Not measured yet.
 """
 
 from experiments.matching import with_minilm

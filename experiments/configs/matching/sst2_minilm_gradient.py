@@ -1,6 +1,7 @@
 """SST-2 with MiniLM: gradients of fresh heads on all classes together are matched, 1 sample a class.
 
-Expect: FIGURE_sst2_minilm_gradient
+Expect: test 65.5 +- 1.9 (5 learners).
+Cost: 6 minutes of distillation on 2 CPU cores with other work on them, 1.8 GB.
 """
 
 from experiments.matching import with_minilm

@@ -1,6 +1,6 @@
 """SST-2 with MiniLM: the ends of expert trainings are matched, 1 sample a class, 4 inner steps.
 
-Expect: FIGURE_sst2_minilm_trajectory
+Not measured yet.
 """
 
 from experiments.matching import with_minilm

@@ -1,6 +1,6 @@
 """SST-2 with a TextConvNet: gradients of fresh networks on all classes together are matched, 10 samples a class.
 
-Expect: FIGURE_sst2_text_cnn_gradient
+Not measured yet.
 """
 
 from experiments.matching import with_text_cnn

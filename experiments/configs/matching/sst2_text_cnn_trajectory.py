@@ -1,6 +1,7 @@
 """SST-2 with a TextConvNet: the ends of expert trainings are matched, 10 samples a class.
 
-Expect: FIGURE_sst2_text_cnn_trajectory
+Expect: test 52.3 +- 1.5 (10 learners).
+Cost: 1 minutes of distillation on 2 CPU cores with other work on them, 1.0 GB.
 """
 
 from experiments.matching import with_text_cnn
