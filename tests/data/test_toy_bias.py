@@ -95,7 +95,7 @@ def test_names_of_shares():
     assert data.source_hash == "58b9f4c09a29a6681d19e6cee07079889163b8e29ecf362428ec7b51d0668a05"
     assert data.task.name == "toy/reviews:0.8" and data.task.group_names == GROUPS
     assert (len(data.train), len(data.dev), len(data.test)) == (4000, 1000, 1000)
-    assert load_task("toy/reviews").task.group_names == GROUPS
+    assert load_task("toy/reviews").task.group_names == ()  # none that count as protected
     for name in ("toy/reviews:", "toy/reviews:high", "toy/reviews:1.0", "toy/reviews:nan"):
         with pytest.raises(UserError, match="accepted is a number from 0.05 to 0.95"):
             task_named(name)

@@ -28,6 +28,13 @@ def problem():
     return prepare(TaskConfig(name="toy/reviews", max_length=16), learner)
 
 
+@pytest.fixture(scope="module")
+def quick():
+    """The same with a perceptron, which is compiled in seconds."""
+    learner = LearnerConfig(name="mlp", words=WordsConfig(vectors="tiny"))
+    return prepare(TaskConfig(name="toy/reviews", max_length=16), learner)
+
+
 def test_blocks_are_visited_in_turn_with_a_step_size_for_each_pass():
     config = clean(samples=2, blocks=3, passes=2, updates=10, decay_every=5)
     spec = inner_spec(config, 2)
@@ -68,25 +75,25 @@ def test_learning_rates_may_fall_an_epoch_early():
     assert [float(earlies(k)) for k in (6, 7, 16, 17)] == pytest.approx([0.4, 0.2, 0.2, 0.1])
 
 
-def test_what_is_frozen_never_moves(problem):
+def test_what_is_frozen_never_moves(quick):
     """Labels that are not learned and inputs of learning rate 0: exactly zero updates."""
     config = clean(updates=3, decay_every=5, length=9, label_kind="hard", batch_size=8, outer={"input_lr": 0.0})
-    start, _ = initial_set(config, problem, jax.random.split(jax.random.key(3))[0])
+    start, _ = initial_set(config, quick, jax.random.split(jax.random.key(3))[0])
     run = Run(say=lambda line: None)
-    result = METHOD.distill(config, problem, key=jax.random.key(3), run=run)
+    result = METHOD.distill(config, quick, key=jax.random.key(3), run=run)
     np.testing.assert_array_equal(result.synthetic.inputs, start.inputs)
     assert result.synthetic.labels is None
     assert not np.array_equal(result.synthetic.raw_lr, start.raw_lr)
 
 
-def test_a_block_seen_twice_gathers_the_gradients_of_two_copies(problem):
+def test_a_block_seen_twice_gathers_the_gradients_of_two_copies(quick):
     """One block in two passes against two blocks of equal value: the same loss, summed gradients."""
-    learner, base = problem.pretrained.learner, problem.base()
-    batch = jax.tree.map(jnp.asarray, pad(problem.train, np.arange(6), length=16))
+    learner, base = quick.pretrained.learner, quick.base()
+    batch = jax.tree.map(jnp.asarray, pad(quick.train, np.arange(6), length=16))
     gradients = {}
     for blocks, passes in ((1, 2), (2, 1)):
         config = clean(blocks=blocks, passes=passes, updates=1, decay_every=1, length=9)
-        synthetic, support = initial_set(config, problem, jax.random.key(0))
+        synthetic, support = initial_set(config, quick, jax.random.key(0))
         first = synthetic.inputs[:2]
         synthetic = dataclasses.replace(synthetic, inputs=jnp.concatenate([first] * blocks))
         objective = meta_model(learner, inner_spec(config, 2))
@@ -116,11 +123,11 @@ class Log:
 
 
 @pytest.mark.parametrize(("adjoint", "passes"), [("tesla", 1), ("tesla", 3), ("mixed", 3)])
-def test_an_approximate_adjoint_is_logged_with_its_cosine_to_the_exact_gradient(problem, adjoint, passes):
+def test_an_approximate_adjoint_is_logged_with_its_cosine_to_the_exact_gradient(quick, adjoint, passes):
     log = Log()
     settings = {"updates": 1, "decay_every": 1, "length": 9, "batch_size": 8, "initial_lr": 1.0}
     config = clean(passes=passes, **settings, outer={"adjoint": adjoint, "selections": 1})
-    METHOD.distill(config, problem, key=jax.random.key(0), run=Run(make_writer=lambda step: log, say=lambda line: None))
+    METHOD.distill(config, quick, key=jax.random.key(0), run=Run(make_writer=lambda step: log, say=lambda line: None))
     found = log.rows[-1].get("adjoint_cosine")
     if adjoint == "mixed":
         assert found is None

@@ -38,7 +38,7 @@ def test_all_but_the_word_table_is_trained(params):
     assert paths(tree.merge(variables.trainable, variables.frozen)) == paths(params)
     assert variables.trainable["classifier"]["kernel"].shape == (8, 4)
     np.testing.assert_array_equal(learner.word_table(variables), params["embeddings"]["word"]["table"])
-    assert learner.shape == {"width": 8, "layers": 3, "heads": 2, "classes": 4, "vocabulary": 30}
+    assert learner.shape == {"width": 8, "layers": 3, "heads": 2, "classes": 4, "logits": 4, "vocabulary": 30}
     assert learner.max_length == 10
 
 

@@ -26,7 +26,14 @@ def logits(loaded, text: str, second: str | None = None) -> np.ndarray:
 @pytest.mark.needs_minilm
 def test_minilm():
     loaded = load_encoder("minilm", num_classes=6)
-    assert loaded.learner.shape == {"width": 384, "layers": 6, "heads": 12, "classes": 6, "vocabulary": 30522}
+    assert loaded.learner.shape == {
+        "width": 384,
+        "layers": 6,
+        "heads": 12,
+        "classes": 6,
+        "logits": 6,
+        "vocabulary": 30522,
+    }
     assert (loaded.learner.max_length, loaded.source) == (512, "minilm")
     assert loaded.learner.group_names[0] == "embeddings" and len(loaded.learner.group_names) == 9
     assert np.isfinite(logits(loaded, "a fine film")).all()

@@ -12,6 +12,7 @@ import pytest
 from helpers import derivative_along
 
 from jaxdistill.core import adjoints, tree
+from jaxdistill.core.inner import Constants
 from jaxdistill.core.losses import attention_cross_entropy, cross_entropy
 from jaxdistill.core.types import Batch, Synthetic, Variables
 from jaxdistill.models.config import EncoderConfig
@@ -155,7 +156,7 @@ def one_step():
                 rest = {"labels": synthetic.labels, "attention": synthetic.attention, "inputs": inputs}
 
                 def loss(p):
-                    return inner.loss(p, rest, (Batch(), start.frozen))
+                    return inner.loss(p, rest, Constants(Batch(), start.frozen, None))
 
                 return jax.jvp(loss, (start.trainable,), (v,))[1]
 
@@ -213,7 +214,7 @@ def test_kl_and_cross_entropy_give_the_same_meta_gradient():
 
     def gradients(data, with_entropy):
         def loss(p):
-            value = inner.loss(p, data, (Batch(), start.frozen))
+            value = inner.loss(p, data, Constants(Batch(), start.frozen, None))
             return value - entropy(data["attention"]) if with_entropy else value
 
         return tree.dot(*(jax.grad(loss)(start.trainable),) * 2)
