@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxdistill.evaluation.recipes import Recipe
-from jaxdistill.methods.fair import Fair
+from jaxdistill.methods.fair import Fair, clean
 from jaxdistill.pipeline.config import (
     BalanceConfig,
     EvaluationConfig,
@@ -48,3 +48,41 @@ def experiment(
         settings=settings,
         evaluation=EvaluationConfig(**(defaults | evaluation)),
     )
+
+
+def on_sentences(task: str, balance: BalanceConfig | None = None) -> ExperimentConfig:
+    """Texts as MiniLM sentence vectors: five blocks of one vector a class, 2 passes, 600 outer steps.
+
+    Args:
+      task: texts with protected groups.
+      balance: see `experiment`.
+    """
+    settings = clean(
+        blocks=5,
+        passes=2,
+        updates=600,
+        decay_every=150,
+        batch_size=512,
+        lr=0.03,
+        initial_lr=0.1,
+        outer={"inits": 2, "selections": 4},
+    )
+    return experiment(task, settings, words=WordsConfig(vectors="sentences:minilm", std=1.0), balance=balance)
+
+
+def on_bias(balance: BalanceConfig | None = None) -> ExperimentConfig:
+    """The controlled bias of `toy/bias`: one vector a class, 5 passes, 400 outer steps.
+
+    Args:
+      balance: see `experiment`.
+    """
+    settings = clean(
+        passes=5,
+        updates=400,
+        decay_every=100,
+        batch_size=512,
+        lr=0.03,
+        initial_lr=0.1,
+        outer={"inits": 4, "selections": 4},
+    )
+    return experiment("toy/bias", settings, balance=balance)

@@ -18,7 +18,6 @@ def experiment(
     network: str,
     *,
     length: int,
-    fixed: bool = False,
     students: int = 50,
     full_epochs: float = 10.0,
     **settings: Any,
@@ -29,26 +28,33 @@ def experiment(
       task: of the task table.
       network: see `models.classic_learner.NETWORKS`.
       length: words of a text, and positions of a sample.
-      fixed: all learners start from the same weights; otherwise each from its own.
-      students: learners of the reported number; from the same weights all get the same.
+      students: learners of the reported number.
       full_epochs: of the reference on all data.
       **settings: of `methods.soft_label.clean`.
     """
     return ExperimentConfig(
         task=TaskConfig(name=task, max_length=length),
-        learner=LearnerConfig(
-            name=network, words=WordsConfig(vectors=VECTORS), network=ClassicOptions(fixed_init=fixed)
-        ),
+        learner=LearnerConfig(name=network, words=WordsConfig(vectors=VECTORS)),
         method="soft_label",
         settings=clean(length=length, **settings),
         evaluation=EvaluationConfig(
-            students=2 if fixed else students,
+            students=students,
             baselines=("random", "k_center", "herding", "teacher_labels"),
             baseline_students=5,
             recipe=Recipe(steps=200, lr=1e-3),
             full_epochs=full_epochs,
             full_lr=1e-3,
         ),
+    )
+
+
+def fixed(config: ExperimentConfig) -> ExperimentConfig:
+    """The cell with all learners starting from the same weights: two of them, which get the same."""
+    network = dataclasses.replace(config.learner.network, fixed_init=True)
+    return dataclasses.replace(
+        config,
+        learner=dataclasses.replace(config.learner, network=network),
+        evaluation=dataclasses.replace(config.evaluation, students=2),
     )
 
 
@@ -59,7 +65,6 @@ def reference(
     length: int,
     words: int,
     epoch: int,
-    fixed: bool = False,
     students: int = 200,
     **settings: Any,
 ) -> ExperimentConfig:
@@ -68,12 +73,12 @@ def reference(
     learning rates fall an epoch early, vectors of the first words only, the last iterate.
 
     Args:
-      task, network, length, fixed, students: see `experiment`.
+      task, network, length, students: see `experiment`.
       words: rows of the word table with a vector.
       epoch: outer steps of one pass over the real data.
       **settings: of `methods.soft_label.clean`.
     """
-    config = experiment(task, network, length=length, fixed=fixed, students=students, **settings)
+    config = experiment(task, network, length=length, students=students, **settings)
     binary = {"label_kind": "binary", "label_start": "inverted"} if task == "imdb" else {}
     outer = {"selections": 1, "decay_ahead": epoch}
     return dataclasses.replace(
@@ -85,7 +90,6 @@ def reference(
             network=ClassicOptions(
                 mask_padding=False,
                 double_bias=True,
-                fixed_init=fixed,
                 one_logit=bool(binary),
                 threshold=0.5 if binary else 0.0,
             ),

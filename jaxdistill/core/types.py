@@ -153,6 +153,10 @@ class Learner(NamedTuple):
     min_length: int = 1
     threshold: float = 0.0
 
+    def decision_scores(self, logits: Float[Array, "... c"]) -> Float[Array, "... c"]:
+        """Logits of which the greatest is the class that is called."""
+        return logits.at[..., -1].add(-self.threshold) if self.threshold else logits
+
 
 @pytree
 class Synthetic:

@@ -55,8 +55,7 @@ def score_batch(learner: Learner, variables: Variables, batch: Batch) -> Score:
     """Score of one batch; fillers (weight 0) do not count."""
     logits = learner.apply(variables, batch).logits
     losses = example_cross_entropy(logits, batch.labels)
-    if learner.threshold:
-        logits = logits.at[:, -1].add(-learner.threshold)
+    logits = learner.decision_scores(logits)
     by_group = None
     if batch.groups is not None:
         groups = jnp.argmax(batch.groups, axis=-1)

@@ -167,6 +167,17 @@ def random_texts(per_class: int, problem: Problem, key: Key) -> Int[np.ndarray, 
     return choose("random", Coreset(per_class=per_class), problem, key, Run())
 
 
+def set_of(chosen: Split, problem: Problem) -> DistilledSet:
+    """These texts as a distilled set; the manifest is still to be filled."""
+    return DistilledSet(
+        labels=chosen.labels.astype(np.int32),
+        label_names=problem.data.task.label_names,
+        manifest={},
+        texts=chosen.texts,
+        text_columns=problem.data.task.text_columns,
+    )
+
+
 def initial(selector: str, config: ChosenTexts, problem: Problem, key: Key) -> tuple[Synthetic, Batch]:
     """(what is learned, what is not) before the first outer step; random texts stand for those that only training
     could choose, since nothing is trained here.
@@ -187,13 +198,7 @@ def distill(selector: str, config: ChosenTexts, problem: Problem, *, key: Key, r
     began = time.monotonic()
     chosen = problem.data.train.take(choose(selector, config, problem, choose_key, run))
     seconds = time.monotonic() - began
-    result = DistilledSet(
-        labels=chosen.labels.astype(np.int32),
-        label_names=problem.data.task.label_names,
-        manifest={},
-        texts=chosen.texts,
-        text_columns=problem.data.task.text_columns,
-    )
+    result = set_of(chosen, problem)
     spec = inner_spec(config, problem.classes)
     if spec is None:
         cost = CostRecord(

@@ -30,7 +30,7 @@ from jaxdistill.evaluation.scoring import Score, Scorer, split_batches
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.io.progress import Progress
 from jaxdistill.methods.base import Method, Problem, Run, Stopped, manifest
-from jaxdistill.methods.coreset import random_texts
+from jaxdistill.methods.coreset import random_texts, set_of
 from jaxdistill.objectives.inner_problem import InnerSpec
 
 
@@ -146,14 +146,7 @@ def distill(config: TeacherLabels, problem: Problem, *, key: Key, run: Run) -> D
     best = best_of(candidates)
     ended = time.monotonic()
 
-    result = DistilledSet(
-        labels=chosen.labels.astype(np.int32),
-        label_names=problem.data.task.label_names,
-        manifest={},
-        texts=chosen.texts,
-        text_columns=problem.data.task.text_columns,
-        soft_labels=labels[best],
-    )
+    result = dataclasses.replace(set_of(chosen, problem), soft_labels=labels[best])
     cost = CostRecord(
         distill_seconds=ended - began,
         peak_bytes=peak_memory_bytes(),

@@ -60,7 +60,7 @@ def meta_model(
         trained = unroll(inner, start.trainable, schedule, adjoint, key=window_key)
         outputs = learner.apply(Variables(trained, start.frozen), real_batch)
         loss, (state, metrics) = real_loss(outputs, real_batch, state)
-        hits = (outputs.logits.argmax(-1) == real_batch.labels).astype(outputs.logits.dtype)
+        hits = (learner.decision_scores(outputs.logits).argmax(-1) == real_batch.labels).astype(outputs.logits.dtype)
         return loss, (state, {"real_accuracy": weighted_mean(hits, real_batch.weights)} | metrics)
 
     return objective

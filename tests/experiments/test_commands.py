@@ -118,17 +118,22 @@ def test_killed_runs_go_on_to_the_same_bits(unbroken, tmp_path):
     same(folder, unbroken)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_runs_keep_a_checkpoint_and_go_on(unbroken, tmp_path, number):
+def test_stopped_runs_keep_a_checkpoint_and_go_on(unbroken, tmp_path):
     folder = tmp_path / "stopped"
-    process = subprocess.Popen(
-        long_run(folder), cwd=ROOT, env=python_environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    wait_for_steps(process, folder, 3)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "the same command goes on from there" in errors and "Traceback" not in errors
+    for number, already in ((signal.SIGTERM, 3), (signal.SIGINT, 12)):
+        process = subprocess.Popen(
+            long_run(folder),
+            cwd=ROOT,
+            env=python_environment(),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        wait_for_steps(process, folder, already)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 130
+        assert "the same command goes on from there" in errors and "Traceback" not in errors
     done = subprocess.run(
         long_run(folder), cwd=ROOT, env=python_environment(), check=True, capture_output=True, text=True, timeout=300
     )

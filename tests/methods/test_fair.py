@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import derivative_along
+from helpers import Log, derivative_along
 
 from jaxdistill.core import adjoints
 from jaxdistill.core.errors import UserError
@@ -242,22 +242,6 @@ def test_groupwise_matching_needs_groups():
     config = method_named("gradient_matching").config(groupwise=True)
     with pytest.raises(UserError, match="groupwise matching needs groups, and toy/reviews has none"):
         make_matching(config, bare, inner_spec(config, 2))
-
-
-class Log:
-    """A metric writer that keeps what it is told."""
-
-    def __init__(self):
-        self.rows = []
-
-    def write(self, step, values):
-        self.rows.append(values)
-
-    def flush(self):
-        pass
-
-    def close(self):
-        pass
 
 
 def test_an_approximate_adjoint_is_compared_with_the_exact_one_beside_a_state():

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import Log
 
 from experiments.soft_label import reference
 from jaxdistill.core.errors import UserError
@@ -104,22 +105,6 @@ def test_a_block_seen_twice_gathers_the_gradients_of_two_copies(quick):
         one, two = (getattr(gradients[blocks], part) for blocks in (1, 2))
         np.testing.assert_allclose(one, two[:2] + two[2:], atol=1e-6)
     np.testing.assert_allclose(gradients[1].raw_lr, gradients[2].raw_lr, atol=1e-6)
-
-
-class Log:
-    """A metric writer that keeps what it is told."""
-
-    def __init__(self):
-        self.rows = []
-
-    def write(self, step, values):
-        self.rows.append(values)
-
-    def flush(self):
-        pass
-
-    def close(self):
-        pass
 
 
 @pytest.mark.parametrize(("adjoint", "passes"), [("tesla", 1), ("tesla", 3), ("mixed", 3)])

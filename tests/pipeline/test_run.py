@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -50,6 +51,14 @@ def silent(line: str) -> None:
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     return folder, run_experiment(config(), folder, say=silent)
+
+
+def distilled_only(folder, to):
+    """A copy of the finished run as it was before its evaluation began."""
+    shutil.copytree(folder, to)
+    for name in ("scores.json", "seconds.json", "report.html", "result.json"):
+        (to / name).unlink()
+    return to
 
 
 def test_run_folder_is_complete(finished):
@@ -116,7 +125,7 @@ def test_interrupted_evaluation_keeps_the_scores_it_has(finished, tmp_path, monk
     """Killed while the second baseline learner trained: what was scored is not scored again, not even read."""
     folder, result = finished
     trained = FineTuner.__call__
-    calls = []
+    calls, again_in = [], distilled_only(folder, tmp_path / "run")
 
     def fail_at_second(*args, **keywords):
         calls.append(1)
@@ -126,27 +135,28 @@ def test_interrupted_evaluation_keeps_the_scores_it_has(finished, tmp_path, monk
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(FineTuner, "__call__", fail_at_second)
-        run_experiment(config(), tmp_path / "run", say=silent)
-    kept = json.loads((tmp_path / "run" / "scores.json").read_text())
+        run_experiment(config(), again_in, say=silent)
+    kept = json.loads((again_in / "scores.json").read_text())
     assert {name: len(entries) for name, entries in kept.items()} == {"attention_label/0": 3, "random": 1}
     monkeypatch.setattr(Evaluator, "by_plan", lambda *arguments: pytest.fail("the set was scored again"))
-    again = run_experiment(config(), tmp_path / "run", say=silent)
+    again = run_experiment(config(), again_in, say=silent)
     assert again["test"] == result["test"] and again["baselines"] == result["baselines"]
-    assert (tmp_path / "run" / "scores.json").read_bytes() == (folder / "scores.json").read_bytes()
+    assert (again_in / "scores.json").read_bytes() == (folder / "scores.json").read_bytes()
 
 
 def test_a_report_that_failed_leaves_the_run_unfinished(finished, tmp_path, monkeypatch):
-    _, result = finished
+    folder, result = finished
+    again_in = distilled_only(folder, tmp_path / "run")
 
     def fail(*args, **keywords):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(pipeline_result, "write_report", fail)
-        run_experiment(config(), tmp_path / "run", say=silent)
-    assert not (tmp_path / "run" / "result.json").exists()
-    assert run_experiment(config(), tmp_path / "run", say=silent)["test"] == result["test"]
-    assert (tmp_path / "run" / "report.html").exists()
+        run_experiment(config(), again_in, say=silent)
+    assert not (again_in / "result.json").exists()
+    assert run_experiment(config(), again_in, say=silent)["test"] == result["test"]
+    assert (again_in / "report.html").exists()
 
 
 def test_a_stop_in_the_evaluation_loses_one_learner_at_most(finished, tmp_path):

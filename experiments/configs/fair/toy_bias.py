@@ -7,21 +7,9 @@ Expect: test 65.6 +- 1.7, GAP 39.3 +- 6.5 (20 learners); all data 65.5, GAP 46.5
 Cost: 0.5 minutes of distillation on 2 CPU cores, 0.7 GB.
 """
 
-from experiments.fair import experiment
-from jaxdistill.methods.fair import clean
+from experiments.fair import on_bias
 from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return experiment(
-        "toy/bias",
-        clean(
-            passes=5,
-            updates=400,
-            decay_every=100,
-            batch_size=512,
-            lr=0.03,
-            initial_lr=0.1,
-            outer={"inits": 4, "selections": 4},
-        ),
-    )
+    return on_bias()

@@ -5,24 +5,9 @@ Cost: 0.7 minutes of distillation on 2 CPU cores, 0.8 GB.
 Making the sentence vectors takes about two minutes.
 """
 
-from experiments.fair import experiment
-from jaxdistill.methods.fair import clean
-from jaxdistill.pipeline.config import BalanceConfig, ExperimentConfig, WordsConfig
+from experiments.fair import on_sentences
+from jaxdistill.pipeline.config import BalanceConfig, ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return experiment(
-        "toy/reviews:0.8",
-        clean(
-            blocks=5,
-            passes=2,
-            updates=600,
-            decay_every=150,
-            batch_size=512,
-            lr=0.03,
-            initial_lr=0.1,
-            outer={"inits": 2, "selections": 4},
-        ),
-        words=WordsConfig(vectors="sentences:minilm", std=1.0),
-        balance=BalanceConfig(objective="stratified_y"),
-    )
+    return on_sentences("toy/reviews:0.8", BalanceConfig(objective="stratified_y"))

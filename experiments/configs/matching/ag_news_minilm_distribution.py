@@ -4,15 +4,8 @@ Not measured yet.
 """
 
 from experiments.matching import with_minilm
-from jaxdistill.objectives.distribution import DistributionMatching
 from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return with_minilm(
-        "ag_news",
-        "distribution_matching",
-        label_kind="hard",
-        initial_inputs="texts",
-        distributions=DistributionMatching(features="mean"),
-    )
+    return with_minilm("ag_news", "distribution_matching")

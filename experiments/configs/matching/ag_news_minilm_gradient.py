@@ -4,11 +4,8 @@ Not measured yet.
 """
 
 from experiments.matching import with_minilm
-from jaxdistill.objectives.gradient import GradientMatching
 from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return with_minilm(
-        "ag_news", "gradient_matching", gradients=GradientMatching(parameters="head", per_class=False, advance="none")
-    )
+    return with_minilm("ag_news", "gradient_matching")

@@ -4,15 +4,8 @@ Not measured yet.
 """
 
 from experiments.matching import with_minilm
-from jaxdistill.methods.experts import Experts
 from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return with_minilm(
-        "ag_news",
-        "trajectory_matching",
-        updates=200,
-        steps=4,
-        experts=Experts(count=2, epoch_steps=20, span=1, latest_start=1),
-    )
+    return with_minilm("ag_news", "trajectory_matching", updates=200)

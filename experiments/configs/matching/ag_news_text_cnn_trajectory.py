@@ -5,11 +5,8 @@ Cost: 4 minutes of distillation on 2 CPU cores with other work on them, 1.1 GB.
 """
 
 from experiments.matching import with_text_cnn
-from jaxdistill.methods.experts import Experts
 from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return with_text_cnn(
-        "ag_news", "trajectory_matching", experts=Experts(count=4, epoch_steps=40, lr=1e-3, batch_size=64)
-    )
+    return with_text_cnn("ag_news", "trajectory_matching")

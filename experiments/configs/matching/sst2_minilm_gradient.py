@@ -5,11 +5,8 @@ Cost: 6 minutes of distillation on 2 CPU cores with other work on them, 1.8 GB.
 """
 
 from experiments.matching import with_minilm
-from jaxdistill.objectives.gradient import GradientMatching
 from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return with_minilm(
-        "sst2", "gradient_matching", gradients=GradientMatching(parameters="head", per_class=False, advance="none")
-    )
+    return with_minilm("sst2", "gradient_matching")

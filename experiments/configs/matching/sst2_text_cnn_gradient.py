@@ -4,9 +4,8 @@ Not measured yet.
 """
 
 from experiments.matching import with_text_cnn
-from jaxdistill.objectives.gradient import GradientMatching
 from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return with_text_cnn("sst2", "gradient_matching", gradients=GradientMatching(per_class=False, advance="none"))
+    return with_text_cnn("sst2", "gradient_matching")

@@ -5,11 +5,8 @@ Cost: 1 minutes of distillation on 2 CPU cores with other work on them, 1.0 GB.
 """
 
 from experiments.matching import with_text_cnn
-from jaxdistill.methods.experts import Experts
 from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return with_text_cnn(
-        "sst2", "trajectory_matching", experts=Experts(count=4, epoch_steps=40, lr=1e-3, batch_size=64)
-    )
+    return with_text_cnn("sst2", "trajectory_matching")

@@ -5,20 +5,10 @@ Otherwise as `trec_bi_lstm`. Results for fixed and for fresh weights cannot be c
 Published, one net: 87.4 (1 sample a class), 87.8 (20). Not measured by us. Cost: as `trec_bi_lstm`.
 """
 
-from experiments.soft_label import experiment
+from experiments.configs.soft_label import trec_bi_lstm
+from experiments.soft_label import fixed
 from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return experiment(
-        "trec",
-        "bi_lstm",
-        fixed=True,
-        length=30,
-        passes=2,
-        initial_lr=1.5,
-        lr=0.1,
-        updates=600,
-        decay_every=150,
-        batch_size=256,
-    )
+    return fixed(trec_bi_lstm.get_config())
