@@ -1,4 +1,4 @@
-"""The whole pipeline on toy data with the tiny learner: what a run folder holds, going on, refusing."""
+"""The whole pipeline on toy data with small learners: what a run folder holds, going on, refusing."""
 
 from __future__ import annotations
 
@@ -43,6 +43,14 @@ def config(**changes) -> ExperimentConfig:
     return ExperimentConfig(**(defaults | changes))
 
 
+def quick(**changes) -> ExperimentConfig:
+    """The same with a perceptron, for what does not depend on the learner."""
+    outer = Outer(updates=6, batch_size=8, selections=2)
+    settings = method_named("meta_model_matching").config(length=12, outer=outer)
+    learner = LearnerConfig(name="mlp", words=WordsConfig(vectors="tiny"))
+    return config(learner=learner, method="meta_model_matching", settings=settings, **changes)
+
+
 def silent(line: str) -> None:
     pass
 
@@ -51,6 +59,12 @@ def silent(line: str) -> None:
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     return folder, run_experiment(config(), folder, say=silent)
+
+
+@pytest.fixture(scope="module")
+def quickly_finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "quick"
+    return folder, run_experiment(quick(), folder, say=silent)
 
 
 def distilled_only(folder, to):
@@ -109,21 +123,21 @@ def test_same_command_again_returns_the_result(finished):
     assert any("finished result" in line for line in lines)
 
 
-def test_stopped_run_goes_on_to_the_same_bits(finished, tmp_path):
-    folder, result = finished
+def test_stopped_run_goes_on_to_the_same_bits(quickly_finished, tmp_path):
+    folder, result = quickly_finished
     calls = iter(range(100))
     with pytest.raises(Stopped, match="stopped after outer step 4 of 6"):
-        run_experiment(config(), tmp_path / "run", stop=lambda: next(calls) == 3, say=silent)
+        run_experiment(quick(), tmp_path / "run", stop=lambda: next(calls) == 3, say=silent)
     assert not (tmp_path / "run" / "result.json").exists()
-    other = run_experiment(config(), tmp_path / "run", say=silent)
+    other = run_experiment(quick(), tmp_path / "run", say=silent)
     for name in ("metrics.jsonl", "distilled/arrays.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (folder / name).read_bytes(), name
     assert other["test"] == result["test"] and other["baselines"] == result["baselines"]
 
 
-def test_interrupted_evaluation_keeps_the_scores_it_has(finished, tmp_path, monkeypatch):
+def test_interrupted_evaluation_keeps_the_scores_it_has(quickly_finished, tmp_path, monkeypatch):
     """Killed while the second baseline learner trained: what was scored is not scored again, not even read."""
-    folder, result = finished
+    folder, result = quickly_finished
     trained = FineTuner.__call__
     calls, again_in = [], distilled_only(folder, tmp_path / "run")
 
@@ -135,17 +149,17 @@ def test_interrupted_evaluation_keeps_the_scores_it_has(finished, tmp_path, monk
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(FineTuner, "__call__", fail_at_second)
-        run_experiment(config(), again_in, say=silent)
+        run_experiment(quick(), again_in, say=silent)
     kept = json.loads((again_in / "scores.json").read_text())
-    assert {name: len(entries) for name, entries in kept.items()} == {"attention_label/0": 3, "random": 1}
+    assert {name: len(entries) for name, entries in kept.items()} == {"meta_model_matching/0": 3, "random": 1}
     monkeypatch.setattr(Evaluator, "by_plan", lambda *arguments: pytest.fail("the set was scored again"))
-    again = run_experiment(config(), again_in, say=silent)
+    again = run_experiment(quick(), again_in, say=silent)
     assert again["test"] == result["test"] and again["baselines"] == result["baselines"]
     assert (again_in / "scores.json").read_bytes() == (folder / "scores.json").read_bytes()
 
 
-def test_a_report_that_failed_leaves_the_run_unfinished(finished, tmp_path, monkeypatch):
-    folder, result = finished
+def test_a_report_that_failed_leaves_the_run_unfinished(quickly_finished, tmp_path, monkeypatch):
+    folder, result = quickly_finished
     again_in = distilled_only(folder, tmp_path / "run")
 
     def fail(*args, **keywords):
@@ -153,15 +167,15 @@ def test_a_report_that_failed_leaves_the_run_unfinished(finished, tmp_path, monk
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(pipeline_result, "write_report", fail)
-        run_experiment(config(), again_in, say=silent)
+        run_experiment(quick(), again_in, say=silent)
     assert not (again_in / "result.json").exists()
-    assert run_experiment(config(), again_in, say=silent)["test"] == result["test"]
+    assert run_experiment(quick(), again_in, say=silent)["test"] == result["test"]
     assert (again_in / "report.html").exists()
 
 
-def test_a_stop_in_the_evaluation_loses_one_learner_at_most(finished, tmp_path):
+def test_a_stop_in_the_evaluation_loses_one_learner_at_most(quickly_finished, tmp_path):
     """The signal comes at the last outer step, and again, after going on, in the middle of a fine-tuning."""
-    folder, result = finished
+    folder, result = quickly_finished
     calls = []
 
     def stop_from(number):
@@ -169,13 +183,13 @@ def test_a_stop_in_the_evaluation_loses_one_learner_at_most(finished, tmp_path):
         return lambda: calls.append(1) or len(calls) >= number
 
     with pytest.raises(Stopped, match="stopped while evaluating on test of toy/reviews"):
-        run_experiment(config(), tmp_path / "run", stop=stop_from(6), say=silent)
+        run_experiment(quick(), tmp_path / "run", stop=stop_from(6), say=silent)
     assert (tmp_path / "run" / "distilled").exists() and not (tmp_path / "run" / "scores.json").exists()
     # Asked before the first learner, twice between three, before the first fine-tuning, after its first step.
     with pytest.raises(Stopped, match="stopped while evaluating"):
-        run_experiment(config(), tmp_path / "run", stop=stop_from(5), say=silent)
-    assert len(json.loads((tmp_path / "run" / "scores.json").read_text())["attention_label/0"]) == 3
-    assert run_experiment(config(), tmp_path / "run", say=silent)["baselines"] == result["baselines"]
+        run_experiment(quick(), tmp_path / "run", stop=stop_from(5), say=silent)
+    assert len(json.loads((tmp_path / "run" / "scores.json").read_text())["meta_model_matching/0"]) == 3
+    assert run_experiment(quick(), tmp_path / "run", say=silent)["baselines"] == result["baselines"]
     assert (tmp_path / "run" / "scores.json").read_bytes() == (folder / "scores.json").read_bytes()
 
 
@@ -232,8 +246,8 @@ def test_set_of_another_learner_is_refused(finished, changes, message):
 
 
 def test_several_distillation_seeds_are_clustered(tmp_path):
-    evaluation = dataclasses.replace(config().evaluation, full_epochs=0.0)
-    result = run_experiment(config(seeds=2, evaluation=evaluation), tmp_path / "run", say=silent)
+    evaluation = dataclasses.replace(quick().evaluation, full_epochs=0.0)
+    result = run_experiment(quick(seeds=2, evaluation=evaluation), tmp_path / "run", say=silent)
     assert result["test"]["n"] == 6 and result["test"]["clustered"]
     own = np.reshape(result["test"]["values"], (2, 3)) / 100
     expected = crossed_difference(own, np.divide(result["baselines"]["random"]["values"], 100))
@@ -250,14 +264,14 @@ def test_a_metric_that_is_a_mean_is_reported_with_its_parts(tmp_path, monkeypatc
         return dataclasses.replace(problem, data=dataclasses.replace(problem.data, task=task))
 
     monkeypatch.setattr(run, "prepare", prepare_pairs)
-    evaluation = dataclasses.replace(config().evaluation, baselines=(), full_epochs=0.0)
-    result = run_experiment(config(evaluation=evaluation), tmp_path / "run", say=silent)
+    evaluation = dataclasses.replace(quick().evaluation, baselines=(), full_epochs=0.0)
+    result = run_experiment(quick(evaluation=evaluation), tmp_path / "run", say=silent)
     means = [
         np.mean(pair) for pair in zip(*(result["also"][name]["values"] for name in ("accuracy", "f1")), strict=True)
     ]
     np.testing.assert_allclose(result["test"]["values"], means)
     assert "accuracy" in summary(result) and "f1" in summary(result)
-    assert "attention_label, test f1" in (tmp_path / "run" / "report.html").read_text()
+    assert "meta_model_matching, test f1" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_non_finite_loss_ends_the_run_with_a_checkpoint_kept(tmp_path):
@@ -288,8 +302,8 @@ def test_dry_run_says_what_a_step_takes():
 
 
 def test_paper_protocol_selects_on_the_reported_split(tmp_path):
-    evaluation = dataclasses.replace(config().evaluation, protocol="paper", baselines=(), full_epochs=0.0)
-    result = run_experiment(config(evaluation=evaluation), tmp_path / "run", say=silent)
+    evaluation = dataclasses.replace(quick().evaluation, protocol="paper", baselines=(), full_epochs=0.0)
+    result = run_experiment(quick(evaluation=evaluation), tmp_path / "run", say=silent)
     assert result["protocol"] == "paper" and result["test"]["ddof"] == 0
     lines = read_metrics(tmp_path / "run" / "metrics.jsonl")
     losses = [line["test_loss"] for line in lines if "test_loss" in line]
