@@ -52,10 +52,11 @@ class Decoder(nn.Module):
     def setup(self) -> None:
         self.embeddings = DecoderEmbeddings(self.config, self.dtype)
         self.head = DecoderHead(self.config, self.dtype)
+        # Held as one tree so that the layers can be scanned over; there already, unless this is `init`.
+        drawn = self.is_initializing()
+        self.layers = self.param("layers", self._draw) if drawn else self.get_variable("params", "layers")
 
-    def __call__(
-        self, batch: Batch, *, cache: Cache | None = None, key: Key | None = None
-    ) -> Float[Array, "r l v"]:
+    def __call__(self, batch: Batch, *, cache: Cache | None = None, key: Key | None = None) -> Float[Array, "r l v"]:
         """Logits of the token after each position, at least float32; those at padding mean nothing.
 
         Args:
@@ -100,7 +101,6 @@ class Decoder(nn.Module):
     ) -> tuple[Float[Array, "m d"], KeyValues | None]:
         config, depth = self.config, self.config.layers
         layer = DecoderLayer(config, self.dtype, parent=None)
-        params = self._layer_params(layer, x, sight, rows)
         scales = config.head_width**-0.5 if config.scale_scores else 1.0
         scales = jnp.full(depth, scales, wide(self.dtype))
         if config.scale_by_layer:
@@ -115,28 +115,27 @@ class Decoder(nn.Module):
 
         run = jax.checkpoint(run) if self.remat_layers else run
         if self.scan_layers:
-            return jax.lax.scan(run, x, (params, cached, scales, keys))
+            return jax.lax.scan(run, x, (self.layers, cached, scales, keys))
         collected = []
         for i in range(depth):
-            x, own = run(x, (params[str(i)], *jax.tree.map(lambda a, i=i: a[i], (cached, scales, keys))))
+            x, own = run(x, (self.layers[str(i)], *jax.tree.map(lambda a, i=i: a[i], (cached, scales, keys))))
             collected.append(own)
         return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *collected) if keep else None
 
-    def _layer_params(self, layer: DecoderLayer, x: Float[Array, "m d"], sight: Sight, rows: int) -> PyTree:
-        """The parameters of all layers, held as one tree so that they can be scanned over."""
-        if not self.is_initializing():
-            return self.get_variable("params", "layers")
+    def _draw(self, key: Key) -> PyTree:
+        """Random parameters of all layers."""
+        dtype = wide(self.dtype)
+        layer = DecoderLayer(self.config, self.dtype, parent=None)
+        _, sight = see(self.config, Batch(token_ids=jnp.zeros((1, 1), jnp.int32)), None, dtype)
+        x, scale = jnp.zeros((1, self.config.width), self.dtype), jnp.ones((), dtype)
 
         def draw(key: Key) -> PyTree:
-            return layer.init(key, x, sight, None, jnp.ones((), wide(self.dtype)), rows=rows)["params"]
+            return layer.init(key, x, sight, None, scale, rows=1)["params"]
 
-        def draw_all(key: Key) -> PyTree:
-            keys = jax.random.split(key, self.config.layers)
-            if self.scan_layers:
-                return jax.lax.map(draw, keys)
-            return {str(i): draw(keys[i]) for i in range(self.config.layers)}
-
-        return self.param("layers", draw_all)
+        keys = jax.random.split(key, self.config.layers)
+        if self.scan_layers:
+            return jax.lax.map(draw, keys)
+        return {str(i): draw(keys[i]) for i in range(self.config.layers)}
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -152,9 +151,7 @@ def _check(batch: Batch, cache: Cache | None, config: DecoderConfig) -> tuple[in
     inputs: Any = batch.embeddings if batch.token_ids is None else batch.token_ids
     rows, length = inputs.shape[:2]
     if batch.embeddings is not None and inputs.shape[2] != config.embedding_width:
-        raise UserError(
-            f"decoder: embeddings of {inputs.shape[2]} features; the model's have {config.embedding_width}"
-        )
+        raise UserError(f"decoder: embeddings of {inputs.shape[2]} features; the model's have {config.embedding_width}")
     if length > config.positions and batch.segments is None and batch.positions is None:
         raise UserError(
             f"decoder: rows of {length} positions are longer than the model's {config.positions}; "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from jaxdistill.core.errors import UserError
 
@@ -11,7 +11,7 @@ FAMILIES: tuple[str, ...] = ("gpt2", "opt", "llama", "phi", "falcon")
 ACTIVATIONS: tuple[str, ...] = ("gelu", "gelu_new", "relu", "silu")
 
 # What the checkpoints of a family cannot differ in.
-FIXED: dict[str, dict[str, object]] = {
+FIXED: dict[str, dict[str, Any]] = {
     "gpt2": {"positions_by": "table", "attention_bias": True, "feed_forward_bias": True, "final_norm": True},
     "opt": {"positions_by": "table", "position_offset": 2},
     "llama": {"positions_by": "rotation", "norm": "rms", "gated": True, "final_norm": True},
@@ -20,7 +20,7 @@ FIXED: dict[str, dict[str, object]] = {
     "falcon": {"final_norm": True},
 }
 # What only some families can have; every other family has the value given here.
-_RARE: dict[str, tuple[object, tuple[str, ...]]] = {
+_RARE: dict[str, tuple[Any, tuple[str, ...]]] = {
     "norm": ("layer", ("llama",)),
     "norm_affine": (True, ("opt",)),
     "norm_place": ("before", ("opt",)),
@@ -191,7 +191,7 @@ class DecoderConfig:
         fixed = FIXED[family] | {name: value for name, (value, holders) in _RARE.items() if family not in holders}
         for name, value in fixed.items():
             if getattr(self, name) != value:
-                raise _error(f"{name} is {getattr(self, name)!r}, which the family {family} has not; expected {value!r}")
+                raise _error(f"{name} is {getattr(self, name)!r}, which {family} has not; expected {value!r}")
         if self.kv_heads != self.heads and family in ("gpt2", "opt"):
             raise _error(f"{self.kv_heads} key-value heads for {self.heads} heads; {family} has as many of both")
         if self.head_width * self.heads != self.width and family != "llama":
@@ -209,7 +209,7 @@ class DecoderConfig:
 
     def _check_falcon(self) -> None:
         if self.positions_by == "table":
-            raise _error("positions_by is 'table', which the family falcon has not; expected 'rotation' or 'alibi'")
+            raise _error("positions_by is 'table', which falcon has not; expected 'rotation' or 'alibi'")
         if self.parallel_norms not in (0, 1, 2):
             raise _error(f"parallel_norms is {self.parallel_norms}; expected 0, 1 or 2")
         if self.kv_heads not in (1, self.heads) and not self.parallel_norms:

@@ -131,7 +131,8 @@ def decoder_config(values: Mapping[str, Any], source: str = "config.json") -> De
     fields = derived | fields
     if family == "opt":
         before = values.get("do_layer_norm_before", True)
-        fields |= {"norm_place": "before" if before else "after", "feed_forward_bias": fields.get("attention_bias", True)}
+        fields["norm_place"] = "before" if before else "after"
+        fields["feed_forward_bias"] = fields.get("attention_bias", True)
         fields["final_norm"] = bool(before and not values.get("_remove_final_layer_norm"))
     if family == "falcon":
         fields |= _falcon(values, heads, source) | {"feed_forward_bias": fields["attention_bias"]}
@@ -203,21 +204,21 @@ def _rotary(
         partial = partial if place.get("partial_rotary_factor") is None else place["partial_rotary_factor"]
     if family != "phi" and partial != 1.0:
         raise UserError(f"{source}: partial_rotary_factor is {partial!r}; {family} rotates whole heads")
-    scaling = None
     if kind not in ("default", "linear", "llama3"):
         raise UserError(f"{source}: rope_scaling of type {kind!r} is not supported; supported are linear, llama3")
+    scaling: RotaryScaling | None = None
     if kind != "default":
         if entries.get("factor") is None:
             raise UserError(f"{source}: rope_scaling of type {kind!r} has no factor")
-        scaling = {"factor": float(entries["factor"])}
+        fields: dict[str, Any] = {"factor": float(entries["factor"])}
         if kind == "llama3":
             names = {"low": "low_freq_factor", "high": "high_freq_factor"}
             missing = [name for name in names.values() if entries.get(name) is None]
             if missing:
                 raise UserError(f"{source}: rope_scaling of type 'llama3' has no {', '.join(missing)}")
-            scaling |= {field: float(entries[name]) for field, name in names.items()}
-            scaling["original_positions"] = entries.get("original_max_position_embeddings", positions)
-        scaling = RotaryScaling(kind, **scaling)
+            fields |= {field: float(entries[name]) for field, name in names.items()}
+            fields["original_positions"] = entries.get("original_max_position_embeddings", positions)
+        scaling = RotaryScaling(kind, **fields)
     base = entries.get("rope_theta") or values.get("rope_theta") or 10000.0
     return {"rotary_width": int(head_width * partial), "rotary_base": float(base), "rotary_scaling": scaling}
 

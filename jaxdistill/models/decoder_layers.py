@@ -192,8 +192,5 @@ class DecoderLayer(nn.Module):
         config = self.config
         activation, bias = ACTIVATIONS[config.activation], config.feed_forward_bias
         y = self._dense("expand", config.intermediate, bias, x)
-        if config.gated:
-            y = activation(self._dense("gate", config.intermediate, bias, x)) * y
-        else:
-            y = activation(y)
+        y = activation(self._dense("gate", config.intermediate, bias, x)) * y if config.gated else activation(y)
         return self._dense("contract", config.width, bias, y)

@@ -155,11 +155,8 @@ def _module(config: DecoderConfig, place: Path, ours: str, theirs: str) -> list[
         weight = "kernel"
         attends = parts[0] in (*_QKV, "output")
         bias = config.attention_bias if attends else config.feed_forward_bias
-        fused = len(parts) > 1
-        if config.family == "gpt2":
-            layout = "columns" if fused else "plain"
-        else:
-            layout = "groups" if fused else "transposed"
+        alone, fused = ("plain", "columns") if config.family == "gpt2" else ("transposed", "groups")
+        layout = fused if len(parts) > 1 else alone
     found = [Tensor(f"{theirs}.weight", tuple((*place, part, weight) for part in parts), layout)]
     if bias:
         # A vector transposed is itself.

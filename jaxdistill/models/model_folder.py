@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def check_shapes(
-    folder: Path, kind: str, expected: dict[str, tuple[int, ...] | None], found: dict[str, tuple[int, ...]]
+    folder: Path, kind: str, expected: Mapping[str, tuple[int, ...] | None], found: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Compare the tensors of a checkpoint with those that a model needs.
 

@@ -31,9 +31,7 @@ class Sight:
     rotation: tuple[Float[Array, "#r l e"], Float[Array, "#r l e"]] | None
 
 
-def see(
-    config: DecoderConfig, batch: Batch, cache: Cache | None, dtype: jnp.dtype
-) -> tuple[Int[Array, "#r l"], Sight]:
+def see(config: DecoderConfig, batch: Batch, cache: Cache | None, dtype: jnp.dtype) -> tuple[Int[Array, "#r l"], Sight]:
     """Positions of the tokens of a batch, and what they see.
 
     Positions are those of the batch, else they count the tokens before: in the row, without its padding; in the

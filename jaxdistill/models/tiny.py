@@ -1,4 +1,4 @@
-"""A random two-layer encoder with a vocabulary of a few hundred pieces, and a decoder like it: for tests and smoke runs."""
+"""A random two-layer encoder with a vocabulary of a few hundred pieces, and such a decoder: for tests, smoke runs."""
 
 from __future__ import annotations
 
