@@ -137,19 +137,16 @@ def _read(folder: Path, decoder: Decoder, stored: jnp.dtype, shardings: Sharding
     """The parameters of a folder, where they belong."""
     config = decoder.config
     file = Tensors(folder)
-    spelled = {decoder_names.canonical_decoder_name(name, config.family): name for name in file.shapes}
-    found = {
-        name: file.shapes[theirs]
-        for name, theirs in spelled.items()
-        if not decoder_names.ignorable_in_decoder(name, config)
-    }
+    used = decoder_names.used_names(file.shapes, config)
     table = decoder_names.decoder_tensors(config)
     unstacked = _shapes(decoder.clone(scan_layers=False))
     expected = {
         tensor.name: decoder_names.tensor_shape(tensor.layout, [_at(unstacked, path).shape for path in tensor.paths])
         for tensor in table
     }
-    check_shapes(folder, f"{config.family} decoder", expected, found)
+    check_shapes(
+        folder, f"{config.family} decoder", expected, {name: file.shapes[theirs] for name, theirs in used.items()}
+    )
     shapes = _shapes(decoder)
     placed = shardings(shapes) if shardings else None
     params: dict = {}
@@ -157,7 +154,7 @@ def _read(folder: Path, decoder: Decoder, stored: jnp.dtype, shardings: Sharding
         leaves = [np.empty(_at(shapes, path).shape, stored) for path in paths]
         stacked = decoder.scan_layers and paths[0][0] == "layers"
         for i, tensor in enumerate(tensors):
-            parts = decoder_names.split(config, tensor.layout, file.read(spelled[tensor.name]))
+            parts = decoder_names.split(config, tensor.layout, file.read(used[tensor.name]))
             for leaf, part in zip(leaves, parts, strict=True):
                 (leaf[i] if stacked else leaf)[...] = part
         for path, leaf in zip(paths, leaves, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -112,6 +112,8 @@ _BARE = {
     "falcon": ("transformer.", ("word_embeddings.", "h.", "ln_f.")),
 }
 
+_BUFFERS = (".attn.bias", ".attn.masked_bias", ".inv_freq", "position_ids")
+
 
 def decoder_tensors(config: DecoderConfig) -> list[Tensor]:
     """Every tensor that a decoder needs, in the order of the layers."""
@@ -193,14 +195,16 @@ def join(config: DecoderConfig, layout: Layout, parts: Sequence[np.ndarray]) -> 
     return parts[0].T if layout == "transposed" else parts[0]
 
 
-def canonical_decoder_name(name: str, family: str) -> str:
-    """A tensor's name as the family's `...ForCausalLM` spells it; mends a body saved without its prefix."""
-    prefix, bare = _BARE[family]
-    return f"{prefix}{name}" if name.startswith(bare) else name
+def used_names(names: Iterable[str], config: DecoderConfig) -> dict[str, str]:
+    """Names as the family's `...ForCausalLM` spells them -> the checkpoint's own, for all tensors that matter.
 
-
-def ignorable_in_decoder(name: str, config: DecoderConfig) -> bool:
-    """True for buffers, and for a copy of the word table under the name of the head it is tied to."""
-    if config.tied_head and name == "lm_head.weight":
-        return True
-    return name.endswith((".attn.bias", ".attn.masked_bias", ".inv_freq", "position_ids"))
+    Mends a body saved without its prefix. Left out are buffers, and one of the two names of a word table that is the
+    head's as well: checkpoints hold it under either, or both.
+    """
+    prefix, bare = _BARE[config.family]
+    found = {f"{prefix}{name}" if name.startswith(bare) else name: name for name in names}
+    found = {name: theirs for name, theirs in found.items() if not name.endswith(_BUFFERS)}
+    if config.tied_head and "lm_head.weight" in found:
+        head = found.pop("lm_head.weight")
+        found.setdefault(f"{_WORDS[config.family]}.weight", head)
+    return found
