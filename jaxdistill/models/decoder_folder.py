@@ -149,20 +149,25 @@ def _read(folder: Path, decoder: Decoder, stored: jnp.dtype, shardings: Sharding
     )
     shapes = _shapes(decoder)
     placed = shardings(shapes) if shardings else None
-    params: dict = {}
-    for paths, tensors in _kinds(table, decoder.scan_layers).items():
+
+    def fill(paths: tuple[ParameterPath, ...], tensors: list[Tensor]) -> list[Array]:
+        """The parameters at `paths`, of one tensor or of those of all layers."""
         leaves = [np.empty(_at(shapes, path).shape, stored) for path in paths]
         stacked = decoder.scan_layers and paths[0][0] == "layers"
         for i, tensor in enumerate(tensors):
             parts = decoder_names.split(config, tensor.layout, file.read(used[tensor.name]))
             for leaf, part in zip(leaves, parts, strict=True):
                 (leaf[i] if stacked else leaf)[...] = part
-        for path, leaf in zip(paths, leaves, strict=True):
-            *nodes, last = path
+        targets = [None if placed is None else _at(placed, path) for path in paths]
+        return [_place(leaf, target) for leaf, target in zip(leaves, targets, strict=True)]
+
+    params: dict = {}
+    for paths, tensors in _kinds(table, decoder.scan_layers).items():
+        for (*nodes, last), leaf in zip(paths, fill(paths, tensors), strict=True):
             node = params
             for part in nodes:
                 node = node.setdefault(part, {})
-            node[last] = _place(leaf, None if placed is None else _at(placed, path))
+            node[last] = leaf
     return params
 
 

@@ -35,7 +35,8 @@ class Cache:
       keys, values: of all layers, rows, key-value heads and slots.
       filled: slots that hold a token of their row.
       next_position: position that the next token of each row has.
-      slot: where the next token of all rows goes.
+      slot: where the next token of all rows goes. Leave it unbatched under `vmap` (over several models, say): writes
+        to slots of their own are scatters.
     """
 
     keys: Float[Array, "k r h t e"]
