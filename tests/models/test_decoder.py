@@ -15,7 +15,7 @@ from jaxdistill.models.decoder import Decoder, init_decoder
 from jaxdistill.models.decoder_families import decoder_config
 from jaxdistill.models.decoding import peek, prefill, step
 from jaxdistill.models.encoder import stack_layers, unstack_layers
-from jaxdistill.models.kv_cache import empty_cache, repeat_rows
+from jaxdistill.models.kv_cache import Cache, empty_cache, repeat_rows
 
 SIZES = {"vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
 SIZES |= {"max_position_embeddings": 16, "initializer_range": 0.3}
@@ -178,6 +178,30 @@ def test_a_model_reads_the_cache_of_another():
     empty = empty_cache(CONFIGS["llama"], 1, 6)
     alone = run(LLAMA, other, Batch(token_ids=token[:, None]))[:, 0]
     np.testing.assert_allclose(peek(LLAMA, other, token, empty)[0], alone, atol=1e-5)
+
+
+def test_several_models_step_at_once():
+    """A `vmap` over parameters, in which the slot and what is filled stay one for all."""
+    params = params_of("llama")
+    others = [params, jax.tree.map(lambda p: 1.1 * p, params)]
+    caches = [fill(LLAMA, p, IDS[:1, :4], None, length=6)[1] for p in others]
+    axes = Cache(keys=0, values=0, filled=None, next_position=None, slot=None)
+    both = Cache(
+        keys=jnp.stack([cache.keys for cache in caches]),
+        values=jnp.stack([cache.values for cache in caches]),
+        filled=caches[0].filled,
+        next_position=caches[0].next_position,
+        slot=caches[0].slot,
+    )
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *others)
+    token = IDS[:1, 4]
+    at_once = jax.jit(jax.vmap(lambda p, cache: step(LLAMA, p, token, cache), (0, axes), (0, axes)))
+    logits, after = at_once(stacked, both)
+    for i in range(2):
+        alone, cache = step(LLAMA, others[i], token, caches[i])
+        np.testing.assert_allclose(logits[i], alone, atol=1e-5)
+        np.testing.assert_allclose(after.keys[i], cache.keys, atol=1e-5)
+    assert after.filled.tolist() == [[True] * 5 + [False]]
 
 
 def loss(params, decoder, batch):
