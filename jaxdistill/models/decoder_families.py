@@ -218,7 +218,10 @@ def _rotary(
                 raise UserError(f"{source}: rope_scaling of type 'llama3' has no {', '.join(missing)}")
             fields |= {field: float(entries[name]) for field, name in names.items()}
             fields["original_positions"] = entries.get("original_max_position_embeddings", positions)
-        scaling = RotaryScaling(kind, **fields)
+        try:
+            scaling = RotaryScaling(kind, **fields)
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
     base = entries.get("rope_theta") or values.get("rope_theta") or 10000.0
     return {"rotary_width": int(head_width * partial), "rotary_base": float(base), "rotary_scaling": scaling}
 

@@ -14,14 +14,14 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Batch
 from jaxdistill.models.decoder import Decoder, init_decoder
 from jaxdistill.models.decoder_families import decoder_config
-from jaxdistill.models.encoder import stack_layers
+from jaxdistill.models.encoder import unstack_layers
 from jaxdistill.models.likelihood import sequence_log_likelihood, token_log_probabilities
 
 CONFIG = decoder_config(
     {"model_type": "llama", "vocab_size": 30, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
     | {"num_key_value_heads": 2, "intermediate_size": 24, "max_position_embeddings": 16, "initializer_range": 0.3}
 )
-DECODER = Decoder(CONFIG)
+DECODER = Decoder(CONFIG, scan_layers=True)
 PARAMS = init_decoder(DECODER, jax.random.key(0))
 IDS = jnp.array([[9, 10, 11, 12, 13, 14], [4, 5, 6, 0, 0, 0]])
 RIGHT = Batch(token_ids=IDS, mask=IDS > 0)
@@ -33,14 +33,11 @@ PACKED = Batch(
 score = jax.jit(token_log_probabilities, static_argnums=0, static_argnames="chunk")
 
 
-def by_hand(ids) -> np.ndarray:
-    """log p of each token of one text but the first."""
-    logits = DECODER.apply({"params": PARAMS}, Batch(token_ids=jnp.array([ids])))[0]
-    return np.asarray(jax.nn.log_softmax(logits)[np.arange(len(ids) - 1), np.array(ids[1:])])
-
-
 def test_values_and_masks():
-    long, short = by_hand([9, 10, 11, 12, 13, 14]), by_hand([4, 5, 6])
+    # Padding on the right is in no token's sight.
+    logits = jax.jit(DECODER.apply)({"params": PARAMS}, Batch(token_ids=IDS))
+    by_hand = np.asarray(logits) - np.log(np.exp(np.asarray(logits, np.float64)).sum(axis=-1, keepdims=True))
+    long, short = (by_hand[i, np.arange(n), np.array(IDS)[i, 1 : n + 1]] for i, n in ((0, 5), (1, 2)))
     right, left, packed = (score(DECODER, PARAMS, batch) for batch in (RIGHT, LEFT, PACKED))
     assert right.log_probabilities.dtype == jnp.float32
     np.testing.assert_allclose(right.log_probabilities, [[0, *long], [0, *short, 0, 0, 0]], atol=1e-5)
@@ -66,35 +63,42 @@ def weighted(params, batch, chunk, decoder=DECODER):
 def test_chunks_change_neither_value_nor_gradient():
     value_and_gradient = jax.jit(jax.value_and_grad(weighted), static_argnums=2)
     whole, gradient = value_and_gradient(PARAMS, LEFT, 128)
-    for chunk in (2, 3):  # five targets: neither divides them
-        other, other_gradient = value_and_gradient(PARAMS, LEFT, chunk)
-        np.testing.assert_allclose(other, whole, rtol=1e-6)
-        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), other_gradient, gradient)
+    other, other_gradient = value_and_gradient(PARAMS, LEFT, 2)  # which does not divide the five targets
+    np.testing.assert_allclose(other, whole, rtol=1e-6)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), other_gradient, gradient)
 
 
-@pytest.mark.parametrize("scan_layers", [False, True])
-def test_derivatives_of_every_mode_agree(x64, scan_layers):
-    """Gradient and forward mode against finite differences; then, scanned and rematerialised with chunks, forward over
-    reverse against finite differences of the gradient."""
-    decoder = Decoder(CONFIG, jnp.dtype("float64"), scan_layers, scan_layers)
-    params = jax.tree.map(lambda p: p.astype(jnp.float64), stack_layers(PARAMS) if scan_layers else PARAMS)
+def test_derivatives_of_every_mode(x64):
+    """One program, forward over reverse, gives value, gradient and the tangents of both, here through scanned and
+    rematerialised layers and chunks: gradient and tangents agree with finite differences."""
+    decoder = Decoder(CONFIG, jnp.dtype("float64"), scan_layers=True, remat_layers=True)
+    params = jax.tree.map(lambda p: p.astype(jnp.float64), PARAMS)
     keys = iter(jax.random.split(jax.random.key(2), 100))
     direction = jax.tree.map(lambda p: jax.random.normal(next(keys), p.shape, p.dtype), params)
-    function = functools.partial(weighted, batch=LEFT, chunk=2 if scan_layers else 128, decoder=decoder)
-    gradient = jax.jit(jax.grad(function))
+    value_and_gradient = jax.value_and_grad(functools.partial(weighted, batch=LEFT, chunk=2, decoder=decoder))
+    everything = jax.jit(lambda p: jax.jvp(value_and_gradient, (p,), (direction,)))
+    (_, gradient), (slope, tangent) = everything(params)
     step = 1e-5
-    above, below = (jax.tree.map(lambda p, d, s=s: p + s * d, params, direction) for s in (step, -step))
-    if scan_layers:
-        tangent = jax.jit(lambda p: jax.jvp(gradient, (p,), (direction,))[1])(params)
-        numeric = jax.tree.map(lambda a, b: (a - b) / (2 * step), gradient(above), gradient(below))
-        scale = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(tangent))
-        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5 * scale), tangent, numeric)
-    else:
-        value = jax.jit(function)
-        forward = float(jax.jit(lambda p: jax.jvp(function, (p,), (direction,))[1])(params))
-        assert np.isfinite(forward) and abs(forward) > 1e-2
-        assert forward == pytest.approx(float(tree.dot(gradient(params), direction)), rel=1e-10)
-        assert forward == pytest.approx(float(value(above) - value(below)) / (2 * step), rel=1e-5)
+    above, below = (everything(jax.tree.map(lambda p, d, s=s: p + s * d, params, direction))[0] for s in (step, -step))
+    numeric_slope, numeric_tangent = jax.tree.map(lambda a, b: (a - b) / (2 * step), above, below)
+    assert np.isfinite(slope) and abs(float(slope)) > 1e-2
+    assert float(slope) == pytest.approx(float(tree.dot(gradient, direction)), rel=1e-10)
+    assert float(slope) == pytest.approx(float(numeric_slope), rel=1e-5)
+    scale = max(float(jnp.max(jnp.abs(x))) for x in jax.tree.leaves(tangent))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5 * scale), tangent, numeric_tangent)
+
+
+def test_forward_mode_alone(x64):
+    """The likelihood along a direction of the parameters, without a backward pass: unrolled layers, one piece."""
+    decoder = Decoder(CONFIG, jnp.dtype("float64"))
+    params = jax.tree.map(lambda p: p.astype(jnp.float64), unstack_layers(PARAMS))
+    function = functools.partial(sequence_log_likelihood, decoder, batch=LEFT)
+    forward = jax.jit(lambda p: jax.jvp(function, (p,), (params,)))
+    slope = forward(params)[1]
+    step = 1e-5
+    above, below = (forward(jax.tree.map(lambda p, s=s: (1 + s) * p, params))[0] for s in (step, -step))
+    assert slope.shape == (2,) and float(jnp.min(jnp.abs(slope))) > 1e-2
+    np.testing.assert_allclose(slope, (above - below) / (2 * step), rtol=1e-6)
 
 
 def test_chunks_bound_the_memory_of_the_gradient():
