@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,9 @@ from jaxdistill.models.model_folder import Tensors, check_shapes, new_folder, re
 from jaxdistill.models.names import Path as ParameterPath
 from jaxdistill.models.pretrained import find_folder
 from jaxdistill.models.tiny import tiny_decoder_config
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 # Shardings of all parameters from their shapes: `parallel.mesh.rule_shardings` with a mesh and rules filled in.
 Shardings = Callable[[PyTree], PyTree]
@@ -108,7 +111,13 @@ def read_decoder_config(folder: Path) -> DecoderConfig:
 
 
 def save_decoder(
-    folder: Path, config: DecoderConfig, params: PyTree, *, dtype: str = "float32", tokenizer_from: Path | None = None
+    folder: Path,
+    config: DecoderConfig,
+    params: PyTree,
+    *,
+    dtype: str = "float32",
+    tokenizer_from: Path | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> None:
     """Write a folder that transformers loads as `...ForCausalLM`, and `load_decoder` too.
 
@@ -120,10 +129,14 @@ def save_decoder(
       params: all parameters; layers stacked or not.
       dtype: of the tensors in the file.
       tokenizer_from: folder whose tokenizer files are copied along.
+      tokenizer: written as `tokenizer.json`, one with new tokens for instance; not beside `tokenizer_from`, whose
+        other files would contradict it.
 
     Raises:
-      UserError: the folder exists.
+      UserError: the folder exists, or two tokenizers.
     """
+    if tokenizer is not None and tokenizer_from is not None:
+        raise UserError(f"{folder}: a tokenizer and a folder to copy another from ({tokenizer_from}); give one of both")
     with new_folder(folder, tokenizer_from=tokenizer_from) as temporary:
         params = unstack_layers(params)
         tensors = {}
@@ -131,6 +144,8 @@ def save_decoder(
             parts = [np.asarray(jax.device_get(_at(params, path))).astype(jnp.dtype(dtype)) for path in tensor.paths]
             tensors[tensor.name] = np.ascontiguousarray(decoder_names.join(config, tensor.layout, parts))
         write_model(temporary, huggingface_config(config), tensors)
+        if tokenizer is not None:
+            tokenizer.save(str(temporary / "tokenizer.json"))
 
 
 def _read(folder: Path, decoder: Decoder, stored: jnp.dtype, shardings: Shardings | None) -> dict:
