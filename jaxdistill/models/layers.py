@@ -1,4 +1,4 @@
-"""The parts of an encoder: dense, normalisation, embeddings, one transformer layer.
+"""The parts of an encoder: dense, normalisation, embeddings, one transformer layer. Decoders share the smaller ones.
 
 Hidden states are kept as one [m, d] matrix of all positions, since every projection is then a plain matrix product
 (what XLA runs fastest on CPU) and broadcasts keep equal ranks. Parameters are float32 (float64 when computing in
@@ -36,38 +36,59 @@ ACTIVATIONS = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
 }
 
 
 class Dense(nn.Module):
-    """y = x W + b on [m, d] matrices."""
+    """y = x W + b on [m, d] matrices, or y = x W."""
 
     features: int
     init_std: float
     dtype: jnp.dtype
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "m d"]) -> Float[Array, "m f"]:
         normal = nn.initializers.normal(self.init_std)
         kernel = self.param("kernel", normal, (x.shape[-1], self.features), wide(self.dtype))
+        y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+        if not self.use_bias:
+            return y
         bias = self.param("bias", nn.initializers.zeros, (self.features,), wide(self.dtype))
-        return x.astype(self.dtype) @ kernel.astype(self.dtype) + bias.astype(self.dtype)[None]
+        return y + bias.astype(self.dtype)[None]
 
 
 class Norm(nn.Module):
-    """Layer normalisation of [m, d] matrices, in at least float32."""
+    """Layer normalisation of [m, d] matrices, in at least float32.
+
+    Attributes:
+      epsilon: added to the variance.
+      dtype: of the result.
+      kind: "layer", or "rms", which subtracts no mean and has no bias.
+      affine: whether there are weights.
+    """
 
     epsilon: float
     dtype: jnp.dtype
+    kind: str = "layer"
+    affine: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "m d"]) -> Float[Array, "m d"]:
-        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), wide(self.dtype))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), wide(self.dtype))
+        width = x.shape[-1]
         x = x.astype(wide(self.dtype))
-        x = x - jnp.mean(x, axis=-1, keepdims=True)
+        if self.kind == "layer":
+            x = x - jnp.mean(x, axis=-1, keepdims=True)
         x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + self.epsilon)
-        return (x * scale[None] + bias[None]).astype(self.dtype)
+        if self.affine:
+            # Parameters may be stored in less than the wide type.
+            scale = self.param("scale", nn.initializers.ones, (width,), wide(self.dtype))
+            x = x * scale.astype(x.dtype)[None]
+            if self.kind == "layer":
+                bias = self.param("bias", nn.initializers.zeros, (width,), wide(self.dtype))
+                x = x + bias.astype(x.dtype)[None]
+        return x.astype(self.dtype)
 
 
 class Table(nn.Module):

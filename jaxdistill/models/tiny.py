@@ -1,4 +1,4 @@
-"""A random two-layer encoder with a vocabulary of a few hundred pieces: for tests and smoke runs."""
+"""A random two-layer encoder with a vocabulary of a few hundred pieces, and such a decoder: for tests, smoke runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import string
 from typing import TYPE_CHECKING
 
 from jaxdistill.models.config import EncoderConfig
+from jaxdistill.models.decoder_config import DecoderConfig
 from jaxdistill.models.tokenizer import word_piece
 
 if TYPE_CHECKING:
@@ -36,3 +37,24 @@ def tiny_tokenizer() -> Tokenizer:
 def tiny_config(vocabulary: int) -> EncoderConfig:
     """Two layers of width 32."""
     return EncoderConfig(vocabulary=vocabulary, width=32, layers=2, heads=2, intermediate=64, positions=128)
+
+
+def tiny_decoder_config(vocabulary: int = 257) -> DecoderConfig:
+    """Two layers of width 32 in the manner of GPT-2; the vocabulary is that of bytes and an end token (256).
+
+    Weights are drawn ten times as wide as usual, so that the next-token distribution is not all but uniform.
+    """
+    return DecoderConfig(
+        vocabulary=vocabulary,
+        width=32,
+        layers=2,
+        heads=2,
+        kv_heads=2,
+        head_width=16,
+        intermediate=64,
+        positions=128,
+        embedding_width=32,
+        initializer_range=0.2,
+        start_token=vocabulary - 1,
+        end_tokens=(vocabulary - 1,),
+    )

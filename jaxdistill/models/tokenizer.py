@@ -68,15 +68,58 @@ def _from_vocab_txt(folder: Path) -> Tokenizer:
 
 
 def _from_merges(folder: Path) -> Tokenizer:
-    """RoBERTa's tokenizer from `vocab.json` and `merges.txt`."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+    """The tokenizer of `vocab.json` and `merges.txt`: bytes and their merges are alike in all families, the special
+    tokens are not. `config.json` tells the family; without it, or for another one, the vocabulary does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
     tokenizer = Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
-    end, start = tokenizer.token_to_id("</s>"), tokenizer.token_to_id("<s>")
-    if end is None or start is None:
-        raise UserError(f"{folder / 'vocab.json'}: no <s> and </s>; expected the vocabulary of a RoBERTa")
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", end), ("<s>", start), add_prefix_space=False)
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", AddedToken("<mask>", lstrip=True)])
+    family = _family(folder)
+    if family not in ("gpt2", "opt", "roberta"):
+        has_ends = all(tokenizer.token_to_id(token) is not None for token in ("<s>", "</s>"))
+        family = "roberta" if has_ends else "gpt2"
+    {"gpt2": _like_gpt2, "opt": _like_opt, "roberta": _like_roberta}[family](tokenizer, folder)
     return tokenizer
+
+
+def _family(folder: Path) -> str | None:
+    """What `config.json` says that the model is, where there is one."""
+    path = folder / "config.json"
+    return json.loads(path.read_text("utf-8")).get("model_type") if path.is_file() else None
+
+
+def _like_gpt2(tokenizer: Tokenizer, folder: Path) -> None:
+    """One special token, the end of a text; encoding adds none."""
+    _ids(tokenizer, folder, ("<|endoftext|>",), "a RoBERTa (with <s> and </s>) or a GPT-2")
+    if tokenizer.token_to_id("!</w>") is not None:
+        raise UserError(f"{folder / 'vocab.json'}: words end in </w>, which neither GPT-2's nor RoBERTa's do")
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+
+
+def _like_opt(tokenizer: Tokenizer, folder: Path) -> None:
+    """RoBERTa's special tokens; encoding puts </s> in front, and nothing at the end."""
+    from tokenizers import processors
+
+    end, *_ = _ids(tokenizer, folder, ("</s>",), "an OPT")
+    first = processors.TemplateProcessing(single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", end)])
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), first])
+    tokenizer.add_special_tokens([t for t in ("<s>", "<pad>", "</s>", "<unk>") if tokenizer.token_to_id(t) is not None])
+
+
+def _like_roberta(tokenizer: Tokenizer, folder: Path) -> None:
+    """<s> and </s> around a text."""
+    from tokenizers import AddedToken, processors
+
+    start, end = _ids(tokenizer, folder, ("<s>", "</s>"), "a RoBERTa")
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", end), ("<s>", start), add_prefix_space=False)
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", AddedToken("<mask>", lstrip=True)])
+
+
+def _ids(tokenizer: Tokenizer, folder: Path, tokens: tuple[str, ...], owner: str) -> list[int]:
+    """Ids of special tokens that have to be there."""
+    found = [i for i in map(tokenizer.token_to_id, tokens) if i is not None]
+    if len(found) < len(tokens):
+        raise UserError(f"{folder / 'vocab.json'}: no {' and '.join(tokens)}; expected the vocabulary of {owner}")
+    return found

@@ -73,15 +73,52 @@ def test_tiny():
     assert tokenizer.token_to_id("[PAD]") == 0
 
 
+HELLO = [15496, 11, 995, 0]
+
+
 @pytest.mark.needs_weights("gpt2-bpe")
-def test_refuses_a_vocabulary_without_sentence_ends(weights_dir):
-    with pytest.raises(UserError, match="no <s> and </s>; expected the vocabulary of a RoBERTa"):
-        load_tokenizer(weights_dir / "gpt2-bpe")
+def test_gpt2_vocab_and_merges(weights_dir):
+    tokenizer = load_tokenizer(weights_dir / "gpt2-bpe")
+    assert tokenizer.encode("Hello, world!").ids == HELLO
+    assert tokenizer.encode("Hello, world!<|endoftext|>").ids == [*HELLO, 50256]
+    assert tokenizer.decode([*HELLO, 50256]) == "Hello, world!"
 
 
-def test_refuses(tmp_path):
-    with pytest.raises(UserError, match="no tokenizer; expected tokenizer.json, vocab.txt, or"):
-        load_tokenizer(tmp_path)
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(UserError, match="the tokenizer files cannot be read"):
-        load_tokenizer(tmp_path)
+def byte_pairs(folder, tokens, family=None):
+    """Files of a tokenizer that knows bytes and these tokens, and no merges but one."""
+    from tokenizers import pre_tokenizers
+
+    words = [*tokens, *sorted(pre_tokenizers.ByteLevel.alphabet()), "ab"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), "utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\na b\n", "utf-8")
+    if family:
+        (folder / "config.json").write_text(json.dumps({"model_type": family}), "utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("special", "family", "tokens"),
+    [
+        (("<|endoftext|>",), None, ["ab"]),
+        (("<s>", "</s>", "<|endoftext|>"), "gpt2", ["ab"]),
+        (("<s>", "<pad>", "</s>", "<unk>"), "opt", ["</s>", "ab"]),
+        (("<s>", "<pad>", "</s>", "<unk>"), "roberta", ["<s>", "ab", "</s>"]),
+        (("<s>", "<pad>", "</s>", "<unk>"), None, ["<s>", "ab", "</s>"]),
+        (("<|endoftext|>",), "phi", ["ab"]),
+    ],
+)
+def test_config_or_vocabulary_tells_the_family(tmp_path, special, family, tokens):
+    assert load_tokenizer(byte_pairs(tmp_path, special, family)).encode("ab").tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("special", "family", "message"),
+    [
+        (("<s>",), None, r"no <\|endoftext\|>; expected the vocabulary of a RoBERTa \(with <s> and </s>\) or a GPT-2"),
+        (("<|endoftext|>", "!</w>"), None, "words end in </w>, which neither GPT-2's nor RoBERTa's do"),
+        (("<s>",), "roberta", "no <s> and </s>; expected the vocabulary of a RoBERTa"),
+    ],
+)
+def test_refuses_other_vocabularies(tmp_path, special, family, message):
+    with pytest.raises(UserError, match=message):
+        load_tokenizer(byte_pairs(tmp_path, special, family))

@@ -1,0 +1,1 @@
+"""Decoding from language models: sampling, contrastive decoding, constrained choice, texts."""
