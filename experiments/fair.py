@@ -15,6 +15,8 @@ from jaxdistill.pipeline.config import (
     WordsConfig,
 )
 
+_RATES: dict[str, Any] = {"batch_size": 512, "lr": 0.03, "initial_lr": 0.1}
+
 
 def experiment(
     task: str,
@@ -57,16 +59,8 @@ def on_sentences(task: str, balance: BalanceConfig | None = None) -> ExperimentC
       task: texts with protected groups.
       balance: see `experiment`.
     """
-    settings = clean(
-        blocks=5,
-        passes=2,
-        updates=600,
-        decay_every=150,
-        batch_size=512,
-        lr=0.03,
-        initial_lr=0.1,
-        outer={"inits": 2, "selections": 4},
-    )
+    outer = {"inits": 2, "selections": 4}
+    settings = clean(blocks=5, passes=2, updates=600, decay_every=150, outer=outer, **_RATES)
     return experiment(task, settings, words=WordsConfig(vectors="sentences:minilm", std=1.0), balance=balance)
 
 
@@ -76,13 +70,6 @@ def on_bias(balance: BalanceConfig | None = None) -> ExperimentConfig:
     Args:
       balance: see `experiment`.
     """
-    settings = clean(
-        passes=5,
-        updates=400,
-        decay_every=100,
-        batch_size=512,
-        lr=0.03,
-        initial_lr=0.1,
-        outer={"inits": 4, "selections": 4},
-    )
+    outer = {"inits": 4, "selections": 4}
+    settings = clean(passes=5, updates=400, decay_every=100, outer=outer, **_RATES)
     return experiment("toy/bias", settings, balance=balance)

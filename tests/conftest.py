@@ -42,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Check shapes and types of annotated functions at run time."""
     from jaxtyping import install_import_hook
 
-    install_import_hook("jaxdistill", "helpers.checked")
+    install_import_hook("jaxdistill", "type_checker.checked")
 
 
 def _folder(variable: str, default: str) -> Path:

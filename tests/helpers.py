@@ -1,32 +1,26 @@
-"""What several tests share: runs in a fresh interpreter, and the run-time type checker."""
+"""What several tests share: refusals, model folders, derivatives, runs in a fresh interpreter."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from beartype import BeartypeConf, beartype
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxdistill.core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-# An int is a float, as for static checkers (PEP 484).
-_with_beartype = beartype(conf=BeartypeConf(is_pep484_tower=True))
-
-
-def checked(function: Callable) -> Callable:
-    """The type checker of the jaxtyping import hook: functions are checked, constructors are not.
-
-    A pytree of arrays also has to hold what JAX puts in its place (specs, shapes, batch axes, `None`), and
-    configurations refuse wrong types themselves, with a `UserError`.
-    """
-    return function if function.__name__ == "__init__" else _with_beartype(function)
 
 
 def derivative_along(function: Callable[[Any], float], value: Any, direction: Any, h: float) -> float:
@@ -92,6 +86,37 @@ except UserError as error:
         out = run_python(program, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="0", HF_HOME=str(cache), **extra)
     seconds, message = out.split(maxsplit=1)
     return int(seconds), message
+
+
+@contextlib.contextmanager
+def refused(message: str) -> Iterator[None]:
+    """What runs in here raises a `UserError` of one line that holds `message`."""
+    with pytest.raises(UserError) as caught:
+        yield
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def same_arrays(a: Any, b: Any) -> None:
+    """The same numbers in the same pytree."""
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def change_tensors(folder: Path, change: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> None:
+    """Replace the tensors of a model folder by `change(tensors)`."""
+    save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors")
+
+
+def shard_tensors(folder: Path, first: int) -> None:
+    """Cut the weight file of a model folder in two, the first with that many tensors."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    weight_map: dict[str, str] = {}
+    for i, part in enumerate((sorted(tensors)[:first], sorted(tensors)[first:])):
+        name = f"model-{i + 1:05d}-of-00002.safetensors"
+        save_file({n: tensors[n] for n in part}, folder / name)
+        weight_map |= dict.fromkeys(part, name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
 class Log:

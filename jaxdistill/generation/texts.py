@@ -89,28 +89,30 @@ def generate_texts(
     texts: dict[tuple[int, int], tuple[str, tuple[int, ...], bool]] = {}
     attempt = rejected = 0
     drawn: list[Drawn] = []
-    while wanted := [row for row in order if row not in texts]:
-        options = {"micro_batch": micro_batch, "early_exit": early_exit}
-        report = None if progress is None else _after(progress, len(texts), len(order))
-        of_attempt = jax.random.fold_in(key, attempt)
-        drawn.append(
-            sample(scorer, params, ids, count, sampling, of_attempt, wanted=wanted, progress=report, **options)
-        )
-        for row, tokens, length, stopped in zip(wanted, *drawn[-1][:3], strict=True):
-            found = tuple(tokens[:length].tolist())
-            text = tokenizer.decode(list(found), skip_special_tokens=True)
-            if valid is None or valid(text):
-                texts[row] = text, found, bool(stopped)
-            else:
-                rejected += 1
-        if rejected >= len(order):
-            raise UserError(
-                f"generate: {rejected} texts were not valid while {len(order)} were asked for, {len(texts)} of which "
-                "were found; check the model and the rule for valid texts, or raise max_new"
+    try:
+        while wanted := [row for row in order if row not in texts]:
+            options = {"micro_batch": micro_batch, "early_exit": early_exit}
+            report = None if progress is None else _after(progress, len(texts), len(order))
+            of_attempt = jax.random.fold_in(key, attempt)
+            drawn.append(
+                sample(scorer, params, ids, count, sampling, of_attempt, wanted=wanted, progress=report, **options)
             )
-        attempt += 1
-    if progress is not None:
-        progress.close()
+            for row, tokens, length, stopped in zip(wanted, *drawn[-1][:3], strict=True):
+                found = tuple(tokens[:length].tolist())
+                text = tokenizer.decode(list(found), skip_special_tokens=True)
+                if valid is None or valid(text):
+                    texts[row] = text, found, bool(stopped)
+                else:
+                    rejected += 1
+            if rejected >= len(order):
+                raise UserError(
+                    f"generate: {rejected} texts were not valid while {len(order)} were asked for, {len(texts)} of "
+                    "which were found; check the model and the rule for valid texts, or raise max_new"
+                )
+            attempt += 1
+    finally:
+        if progress is not None:
+            progress.close()
     strings, token_ids, stopped = zip(*(texts[row] for row in order), strict=True)
     return GeneratedTexts(
         strings,

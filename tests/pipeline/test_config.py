@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from helpers import refused
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.evaluation.recipes import Recipe
@@ -42,9 +43,8 @@ from jaxdistill.pipeline.overrides import from_plain, load_config
     ],
 )
 def test_bad_values(make, message):
-    with pytest.raises(UserError) as error:
+    with refused(message):
         make()
-    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_whole_number_is_a_number():
@@ -106,6 +106,5 @@ def test_numbers_that_json_lacks_read_back():
 )
 def test_config_files_that_fail(tmp_path, content, message):
     (tmp_path / "config.py").write_bytes(content)
-    with pytest.raises(UserError) as error:
+    with refused(message):
         load_config(str(tmp_path / "config.py"))
-    assert message in str(error.value) and "\n" not in str(error.value)
