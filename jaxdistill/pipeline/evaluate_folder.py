@@ -1,4 +1,4 @@
-"""Score a distilled-set folder, ours or somebody else's."""
+"""Score distilled sets, ours or somebody else's: a folder, or a table of texts."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from jaxdistill.pipeline.evaluate import Evaluator
 from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.prepare import mesh_for, prepare
 from jaxdistill.pipeline.scores import Scores, divergence_note, parts, values
+from jaxdistill.pipeline.set_tables import is_table, load_sets
 from jaxdistill.pipeline.targets import check_targets, score_targets, set_source, target_lines
 from jaxdistill.pipeline.training import training_plan
 
@@ -25,16 +26,20 @@ def evaluate_folder(
     folder: str | os.PathLike,
     config: ExperimentConfig,
     *,
+    set_column: str = "",
     output: str | os.PathLike | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train fresh learners on a distilled set and score them on the test split of the configured task.
+    """Train fresh learners on a distilled set, or on each of several, and score them on the test split of the task.
+
+    Learner i is the same of every set. With several sets the interval is that over their means.
 
     `config.evaluation.train_by` says whether by the set's learned step sizes or by a recipe. The models that
     `config.evaluation.targets` names train on its texts beside them, without baselines.
 
     Args:
-      folder: of the set.
+      folder: of the set; or a table of texts and labels, see `pipeline.set_tables`.
+      set_column: of a table: the column that tells sets apart.
       config: task, learner, evaluation and devices are used; the method is read from the set.
       output: JSON file for the scores.
       say: prints one line.
@@ -43,11 +48,17 @@ def evaluate_folder(
       the summary of the scores, with "also" where the metric is a mean of others, "diverged", "targets" and "notes".
 
     Raises:
-      UserError: the folder is no distilled set, or does not fit task or learner.
+      UserError: the folder is no distilled set, or does not fit task or learner; see also `load_sets`.
     """
     mesh = mesh_for(config.devices)
-    distilled = load_distilled(folder)
+    of_table = is_table(folder)
+    if set_column and not of_table:
+        raise UserError(f"a set column is for tables of texts, and {folder} is none: leave it out")
+    sets = {} if of_table else {"distilled set": load_distilled(folder)}
     problem = prepare(config.task, config.learner)
+    if of_table:
+        sets = {f"set {name}": s for name, s in load_sets(folder, problem.data.task, set_column).items()}
+    distilled = next(iter(sets.values()))
     if distilled.label_names != problem.data.task.label_names:
         raise UserError(
             f"distilled set {folder} has the classes {', '.join(distilled.label_names)}, task "
@@ -57,24 +68,27 @@ def evaluate_folder(
     plan = training_plan(distilled, problem, evaluation.train_by)
     check_targets(evaluation.targets, problem, "the distilled set", distilled.texts is not None)
     notes = [*problem.notes, *plan.notes]
-    if (made_with := distilled.manifest["learner"]) != (source := problem.pretrained.source):
+    made_with, source = distilled.manifest["learner"], problem.pretrained.source
+    if made_with not in (None, source):
         notes.append(f"the set was made with the learner {made_with!r} and is evaluated with {source!r}")
     for note in notes:
         say(f"note: {note}")
     evaluator = Evaluator(problem, named_key(config.seed, "evaluate"), mesh=mesh)
     numbers = range(evaluation.test_students)
-    outcomes = list(evaluator.by_plan("distilled set", distilled, plan, evaluation.recipe, numbers))
+    rows = [list(evaluator.by_plan(name, s, plan, evaluation.recipe, numbers)) for name, s in sets.items()]
     ddof = protocol_named(evaluation.protocol).std_ddof
-    result = summarise(values(outcomes), ddof=ddof).to_json()
-    result["also"] = {name: summarise(rows, ddof=ddof).to_json() for name, rows in parts([outcomes]).items()}
-    result["diverged"] = sum(made.diverged for made in outcomes)
+    result = summarise([values(row) for row in rows], ddof=ddof).to_json()
+    result["also"] = {name: summarise(scores, ddof=ddof).to_json() for name, scores in parts(rows).items()}
+    result["diverged"] = sum(made.diverged for row in rows for made in row)
     if result["diverged"]:
-        notes.append(divergence_note("the distilled set", result["diverged"], len(outcomes)))
+        notes.append(divergence_note("the distilled set", result["diverged"], result["n"]))
         say(f"note: {notes[-1]}")
-    sources = [set_source("distilled set", distilled, evaluation)] if evaluation.targets else []
+    sources = [set_source(name, s, evaluation) for name, s in sets.items()] if evaluation.targets else []
     result["targets"] = score_targets(config, problem, sources, [], Scores())
     result["notes"] = notes
-    say(f"{problem.data.task.metric} on test of {config.task.name}: {result['mean']:.2f} ({result['n']} learners)")
+    trained_on = f" of {len(sets)} sets" if len(sets) > 1 else ""
+    shown = f"{result['mean']:.2f} ({result['n']} learners{trained_on})"
+    say(f"{problem.data.task.metric} on test of {config.task.name}: {shown}")
     for name, entry in result["also"].items():
         say(f"{name}: {entry['mean']:.2f}")
     if result["std"] is not None:
