@@ -81,7 +81,7 @@ def ours(steps: int, adjoint: str, repeats: int, *, score: bool) -> dict[str, An
     if score:
         examiner = Examiner(problem.pretrained.learner, spec)
         split = split_batches(problem.test, problem.pretrained.learner, row_length=64)
-        distilled = (state.synthetic, support)
+        distilled = (state.learned, support)
         keys = jax.random.split(key, 3)
         seconds = []
         for i in range(3):  # the first compiles

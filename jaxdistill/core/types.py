@@ -178,12 +178,12 @@ class Synthetic:
 @runtime_checkable
 class Objective(Protocol):
     def __call__(
-        self, synthetic: Synthetic, state: PyTree, constants: PyTree, real_batch: PyTree, key: Key
+        self, learned: PyTree, state: PyTree, constants: PyTree, real_batch: PyTree, key: Key, /
     ) -> tuple[Float[Array, ""], tuple[PyTree, dict[str, Array]]]:
-        """Matching loss of a distilled set, for all four families alike.
+        """Loss of what is learned: matching loss of a distilled set, for all four families alike; likelihood of texts.
 
         Args:
-          synthetic: differentiated.
+          learned: differentiated; a `Synthetic`, or a model's parameters.
           state: arrays the objective changes from step to step; checkpointed. `()` when it has none.
           constants: arrays it only reads (a pretrained body, expert trajectories, the texts of a coreset); given
             again on resume, so neither checkpointed nor donated nor returned.

@@ -209,9 +209,9 @@ def distill(selector: str, config: ChosenTexts, problem: Problem, *, key: Key, r
         return dataclasses.replace(result, manifest=manifest(selector, config, problem, key, cost.to_json()))
     synthetic, support = _learned_parts(selector, config, problem, chosen)
     fitted = learn(problem, synthetic, support, spec, config.outer, key=learn_key, run=run)
-    result = dataclasses.replace(result, synthetic=fitted.synthetic)
+    result = dataclasses.replace(result, synthetic=fitted.learned)
     if config.label_kind == "soft":  # the only kind whose targets are probabilities
-        targets = label_targets(jnp.asarray(fitted.synthetic.labels), config.label_kind)
+        targets = label_targets(jnp.asarray(fitted.learned.labels), config.label_kind)
         result = dataclasses.replace(result, soft_labels=np.asarray(targets))
     return finish(result, selector, config, problem, key, fitted, config.outer, run)
 

@@ -154,7 +154,7 @@ def embedding_method(
             labels=inner.sample_classes,
             label_names=problem.data.task.label_names,
             manifest={},
-            synthetic=fitted.synthetic,
+            synthetic=fitted.learned,
         )
         return finish(result, name, config, problem, key, fitted, config.outer, run)
 

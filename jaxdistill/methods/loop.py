@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,30 @@ from jaxtyping import Array, Float, Int
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.outer import OuterState, Update
-from jaxdistill.core.types import Key, PyTree, Synthetic, pytree
+from jaxdistill.core.types import Key, PyTree, pytree
 from jaxdistill.methods.base import Run, Stopped
 
 BAD_STEPS = 20
+Select = Callable[[PyTree], tuple[float, dict[str, float]]]
+
+
+class Wording(NamedTuple):
+    """What a loop is called in lines for the user.
+
+    Attributes:
+      step: one turn of the loop.
+      gradient: what may not be finite beside the loss.
+      remedy: what to do about steps that are not finite.
+      diverged: what is wrong when no selection has a finite score.
+    """
+
+    step: str = "outer step"
+    gradient: str = "the meta-gradient"
+    remedy: str = "lower the outer learning rate or the initial step size"
+    diverged: str = "learners trained on the distilled set diverged in all {count} selections: lower the step size"
+
+
+OUTER_LOOP = Wording()
 
 
 @pytree
@@ -26,15 +46,15 @@ class Progress:
 
     Attributes:
       state: of the outer loop.
-      best: the distilled set with the best selection score so far.
-      best_score: its score, higher is better.
+      best: what was learned when the selection score was best so far; `None` where the last is kept.
+      best_score: its score, higher is better; the last score where the last is kept.
       best_step: outer steps after which it was met.
       selections: scores of all selections so far; NaN where none was made yet.
       seconds: wall time spent so far, by all processes that took the run up one after another.
     """
 
     state: OuterState
-    best: Synthetic
+    best: PyTree
     best_score: Float[Array, ""]
     best_step: Int[Array, ""]
     selections: Float[Array, " k"]
@@ -45,8 +65,8 @@ class Fitted(NamedTuple):
     """Result of the outer loop.
 
     Attributes:
-      synthetic: the selected distilled set.
-      step: outer steps after which it was met.
+      learned: what was selected, in host memory.
+      step: steps after which it was met.
       score: its selection score.
       selections: (step, score) of every selection.
       seconds: wall time of the loop, compilation and selections included, interrupted parts added up.
@@ -56,7 +76,7 @@ class Fitted(NamedTuple):
       by: what it was selected by.
     """
 
-    synthetic: Synthetic
+    learned: PyTree
     step: int
     score: float
     selections: list[tuple[int, float]]
@@ -74,33 +94,37 @@ def fit(
     batches: Callable[[int], PyTree],
     *,
     updates: int,
-    select: Callable[[Synthetic], tuple[float, dict[str, float]]],
+    select: Select,
     select_at: tuple[int, ...],
     key: Key,
     run: Run,
     place: Callable[[PyTree], PyTree],
+    keep: Literal["best", "last"] = "best",
+    wording: Wording = OUTER_LOOP,
 ) -> Fitted:
     """Run outer steps until `updates` are done; the same call after an interruption gives the same result, bit for bit.
 
     Args:
-      update: jitted `core.outer` update; its first argument is donated.
+      update: jitted `core.outer` update; its first argument is donated. What it learns is a distilled set, or a model.
       state: before the first step.
       constants: what the objective only reads.
       batches: the real batch of step k, or what the objective reads in its place.
       updates: outer steps in all.
-      select: selection score of a distilled set, higher is better, and what to log of it; deterministic.
+      select: selection score of what is learned, higher is better, and what to log of it; deterministic.
       select_at: numbers of steps done at which to select; 0 is before the first, the last should be `updates`.
       key: of the outer steps.
       run: checkpoints, writers, stop signal.
       place: puts a restored state on the devices.
+      keep: what is returned: the best of the selections, or the last; only the best takes memory of its own.
+      wording: for messages.
 
     Raises:
-      UserError: `BAD_STEPS` steps in a row gave a non-finite loss or meta-gradient, or no selection a finite score.
+      UserError: `BAD_STEPS` steps in a row gave a non-finite loss or gradient, or no selection a finite score.
       Stopped: `run.stop()` said so.
     """
     progress = Progress(
         state,
-        jax.tree.map(jnp.copy, state.synthetic),
+        jax.tree.map(jnp.copy, state.learned) if keep == "best" else None,
         jnp.asarray(-jnp.inf),
         jnp.zeros((), jnp.int32),
         jnp.full(len(select_at), jnp.nan),
@@ -110,7 +134,7 @@ def fit(
     if run.checkpoints is not None and run.checkpoints.latest() is not None:
         progress = place(run.checkpoints.restore(jax.eval_shape(lambda: progress)))
         start = int(progress.state.step)
-        run.say(f"resuming at outer step {start} of {updates}")
+        run.say(f"resuming at {wording.step} {start} of {updates}")
     began, before = time.monotonic(), float(progress.seconds)
     if start == 0 and 0 in select_at:
         progress, _ = _select(progress, select, select_at, 0)
@@ -141,27 +165,24 @@ def fit(
             if int(state.skipped_in_a_row) >= BAD_STEPS:
                 save(progress)  # skipped steps changed nothing, so the state is the last good one
                 raise UserError(
-                    f"the loss or the meta-gradient was not finite in {BAD_STEPS} outer steps in a row, up to step "
-                    f"{done}; the last good state is kept as a checkpoint: lower the outer learning rate or the "
-                    "initial step size"
+                    f"the loss or {wording.gradient} was not finite in {BAD_STEPS} {wording.step}s in a row, up to "
+                    f"step {done}; the last good state is kept as a checkpoint: {wording.remedy}"
                 )
             stopping = _any_process(run.stop())
             if stopping or done == updates or time.monotonic() - last_save > run.checkpoint_seconds:
                 save(progress)
                 last_save = time.monotonic()
             if stopping and done < updates:
-                raise Stopped(f"stopped after outer step {done} of {updates}")
+                raise Stopped(f"stopped after {wording.step} {done} of {updates}")
     finally:
         if writer is not None:
             writer.close()
     scores = np.asarray(progress.selections)
-    if not np.isfinite(float(progress.best_score)):
-        raise UserError(
-            f"learners trained on the distilled set diverged in all {len(scores)} selections: lower the step size"
-        )
+    if len(scores) and not np.isfinite(float(progress.best_score)):
+        raise UserError(wording.diverged.format(count=len(scores)))
     return Fitted(
-        synthetic=jax.device_get(progress.best),
-        step=int(progress.best_step),
+        learned=jax.device_get(progress.state.learned if keep == "last" else progress.best),
+        step=updates if keep == "last" else int(progress.best_step),
         score=float(progress.best_score),
         selections=[(at, float(score)) for at, score in zip(select_at, scores, strict=True)],
         seconds=before + time.monotonic() - began,
@@ -181,17 +202,18 @@ def _any_process(flag: bool) -> bool:
 
 def _select(
     progress: Progress,
-    select: Callable[[Synthetic], tuple[float, dict[str, float]]],
+    select: Select,
     select_at: tuple[int, ...],
     done: int,
 ) -> tuple[Progress, dict[str, float]]:
-    score, shown = select(progress.state.synthetic)
+    score, shown = select(progress.state.learned)
     progress = dataclasses.replace(progress, selections=progress.selections.at[select_at.index(done)].set(score))
-    if np.float32(score) > float(progress.best_score):  # rounded as it is kept: of equal scores the first stays
+    # Rounded as it is kept: of equal scores the first stays.
+    if progress.best is None or np.float32(score) > float(progress.best_score):
         progress = dataclasses.replace(
             progress,
             # A copy: the state's own buffers are donated to the next update.
-            best=jax.tree.map(jnp.copy, progress.state.synthetic),
+            best=None if progress.best is None else jax.tree.map(jnp.copy, progress.state.learned),
             best_score=jnp.asarray(score, jnp.float32),
             best_step=jnp.asarray(done, jnp.int32),
         )

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from jaxdistill.core import adjoints, tree
 from jaxdistill.core.errors import UserError
-from jaxdistill.core.outer import Update, init_outer, linear_schedule, make_update
+from jaxdistill.core.outer import Update, init_outer, make_update, warmup_schedule
 from jaxdistill.core.random import numpy_seed
 from jaxdistill.core.types import Batch, Key, Learner, Objective, PyTree, Synthetic
 from jaxdistill.data.batching import TrainBatches
@@ -160,7 +160,7 @@ class Outer:
     def learning_rate(self) -> optax.Schedule:
         """Learning rate of each update."""
         if self.schedule == "linear":
-            return linear_schedule(self.lr, self.updates, self.warmup, first_is_zero=self.first_update_is_zero)
+            return warmup_schedule(self.lr, self.updates, self.warmup, first_is_zero=self.first_update_is_zero)
         falling = optax.exponential_decay(self.lr, self.decay_every, self.decay_factor, staircase=True)
         return lambda count: falling(count + self.decay_ahead)
 
