@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
@@ -25,7 +25,7 @@ class GeneratedTexts(NamedTuple):
     """Texts, those of one prompt one after another, prompts not included.
 
     Attributes:
-      texts: decoded without special tokens; the stop token is not part of them.
+      texts: decoded without special tokens, or as `read` gave them; the stop token is not part of them.
       token_ids: what they were decoded from, before special tokens were left out.
       stopped: whether each ended in a stop token (else it was cut at `max_new`).
       rejected: texts drawn and found not valid.
@@ -34,7 +34,7 @@ class GeneratedTexts(NamedTuple):
       compile_seconds: of compiling; 0 where the program was there already.
     """
 
-    texts: tuple[str, ...]
+    texts: tuple[Any, ...]
     token_ids: tuple[tuple[int, ...], ...]
     stopped: tuple[bool, ...]
     rejected: int
@@ -58,7 +58,7 @@ def generate_texts(
     key: Key,
     *,
     micro_batch: int = 32,
-    valid: Callable[[str], bool] | None = None,
+    read: Callable[[Sequence[int]], Any] | None = None,
     early_exit: bool = True,
     label: str | None = None,
 ) -> GeneratedTexts:
@@ -75,7 +75,8 @@ def generate_texts(
       sampling: see there.
       key: of all texts.
       micro_batch, early_exit: see `batches.sample`.
-      valid: whether a text is one; `None` accepts all. Empty texts are texts.
+      read: what a text is, from its tokens without the stop token; `None` means that it is not valid. By default all
+        texts are, also empty ones, decoded without special tokens.
       label: of progress lines; none without.
 
     Raises:
@@ -86,7 +87,7 @@ def generate_texts(
     if not order:
         raise UserError(f"generate: {len(ids)} prompts and {count} texts for each; at least one of both is needed")
     progress = Progress(label, len(order)) if label else None
-    texts: dict[tuple[int, int], tuple[str, tuple[int, ...], bool]] = {}
+    texts: dict[tuple[int, int], tuple[Any, tuple[int, ...], bool]] = {}
     attempt = rejected = 0
     drawn: list[Drawn] = []
     try:
@@ -99,11 +100,11 @@ def generate_texts(
             )
             for row, tokens, length, stopped in zip(wanted, *drawn[-1][:3], strict=True):
                 found = tuple(tokens[:length].tolist())
-                text = tokenizer.decode(list(found), skip_special_tokens=True)
-                if valid is None or valid(text):
-                    texts[row] = text, found, bool(stopped)
-                else:
+                text = tokenizer.decode(list(found), skip_special_tokens=True) if read is None else read(found)
+                if text is None:
                     rejected += 1
+                else:
+                    texts[row] = text, found, bool(stopped)
             if rejected >= len(order):
                 raise UserError(
                     f"generate: {rejected} texts were not valid while {len(order)} were asked for, {len(texts)} of "

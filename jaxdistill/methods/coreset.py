@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -146,16 +147,35 @@ def choose(selector: str, config: ChosenTexts, problem: Problem, key: Key, run: 
             seed=numpy_seed(tie_key),
         )
         return members[picked]
+    assert isinstance(config, Coreset), "these are the settings of coresets that look at features, or at nothing"
+    return _chosen(selector, config, problem, pool_key, [pick_key])[0]
+
+
+def choose_several(
+    selector: str, config: Coreset, problem: Problem, keys: Sequence[Key]
+) -> list[Int[np.ndarray, " n"]]:
+    """As `choose` does with each key, but all from the pool of the first, whose features are made once."""
+    pairs = [jax.random.split(key) for key in keys]
+    return _chosen(selector, config, problem, pairs[0][0], [pick for _, pick in pairs])
+
+
+def _chosen(
+    selector: str, config: Coreset, problem: Problem, pool_key: Key, pick_keys: Sequence[Key]
+) -> list[Int[np.ndarray, " n"]]:
+    names, labels = problem.data.task.label_names, problem.train.labels
     members = np.arange(len(labels))
     features: Float[np.ndarray, "n d"] | None = None
     if selection.coreset_named(selector).needs_features:
-        assert isinstance(config, Coreset), "these are the settings of coresets that look at features"
         members = _pool(config, problem, pool_key)
         features = _features(config, problem, members)
-    picked = selection.select(
-        selector, features, labels[members], config.per_class, class_names=names, seed=numpy_seed(pick_key)
-    )
-    return members[picked]
+
+    def pick(key: Key) -> Int[np.ndarray, " n"]:
+        picked = selection.select(
+            selector, features, labels[members], config.per_class, class_names=names, seed=numpy_seed(key)
+        )
+        return members[picked]
+
+    return [pick(key) for key in pick_keys]
 
 
 def random_texts(per_class: int, problem: Problem, key: Key) -> Int[np.ndarray, " n"]:
