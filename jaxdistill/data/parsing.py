@@ -61,7 +61,7 @@ def parse_split(columns: Columns, task: Task, where: str) -> Split:
         raise UserError(f"{where}: the split is empty; it needs at least one row")
     for name in task.text_columns:
         for row, text in enumerate(columns[name], start=1):
-            _check_text(text, name, row, where)
+            check_text(text, name, row, where)
     texts = list(zip(*(columns[name] for name in task.text_columns), strict=True))
     groups = columns[task.group_column] if task.group_column else None
     return make_split(texts, labels, groups, task, where)
@@ -85,7 +85,8 @@ def _ids(values: list[Any], names: tuple[str, ...], where: str, kind: str, kinds
     return np.asarray(numbers, np.int32)
 
 
-def _check_text(text: Any, column: str, row: int, where: str) -> None:
+def check_text(text: Any, column: str, row: int, where: str) -> None:
+    """Raise `UserError` unless a value is a string that can be written as UTF-8; rows count from 1."""
     if text is None:
         raise UserError(f"{where}: row {row}: {column} is null; a text must be a string (it may be empty)")
     if not isinstance(text, str):

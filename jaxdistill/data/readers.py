@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +57,31 @@ def read_columns(path: Path, columns: tuple[str, ...]) -> Columns:
     """
     if path.suffix == ".parquet":
         return _read_parquet(path, columns)
-    text = _decode(path)
+    text = read_text(path)
     if path.suffix == ".jsonl":
         return _read_jsonl(path, text, columns)
     return _read_separated(path, text, columns)
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without a byte-order mark; one that ends in `.gz` is unpacked.
+
+    Raises:
+      UserError: the file cannot be read or unpacked, or is not UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}: not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start} (line {line}); "
+            "save the file as UTF-8"
+        ) from error
 
 
 def read_vectors_column(path: Path, column: str) -> Shaped[np.ndarray, "n d"]:
@@ -91,21 +114,6 @@ def check_columns(where: str, there: list[str], wanted: tuple[str, ...]) -> None
     for column in wanted:
         if column not in there:
             raise UserError(f"{where}: no column {column!r}; there are {', '.join(map(repr, there)) or 'none'}")
-
-
-def _decode(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}: not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start} (line {line}); "
-            "save the file as UTF-8"
-        ) from error
 
 
 def _read_parquet(path: Path, columns: tuple[str, ...]) -> Columns:

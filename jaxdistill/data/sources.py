@@ -178,7 +178,7 @@ def _vector_data(task: Task, folder: Path | None) -> TaskData:
     """A task of vectors, from `folder` or `$JAXDISTILL_DATA`."""
     source = str(folder)
     if folder is None:
-        folder, source = _data_folder(task), f"${DATA_VARIABLE}/{task.folder}"
+        folder, source = data_folder(task), f"${DATA_VARIABLE}/{task.folder}"
         if folder is None:
             raise UserError(
                 f"task {task.name!r} is nowhere to be found: no data_dir is given, ${DATA_VARIABLE} "
@@ -230,7 +230,7 @@ def _find(task: Task, data_dir: Path | None) -> tuple[dict[str, _Raw], str]:
     """Raw splits of a task by name, and where they came from."""
     if data_dir is not None:
         return _read_folder(task, data_dir), str(data_dir)
-    folder = _data_folder(task)
+    folder = data_folder(task)
     if folder is not None:
         return _read_folder(task, folder), f"${DATA_VARIABLE}/{task.folder}"
     try:
@@ -246,7 +246,7 @@ def _find(task: Task, data_dir: Path | None) -> tuple[dict[str, _Raw], str]:
     return {name: _Raw(f"{source}, split {name}", columns) for name, columns in splits.items()}, source
 
 
-def _data_folder(task: Task) -> Path | None:
+def data_folder(task: Task) -> Path | None:
     """The task's folder under `$JAXDISTILL_DATA`; `None` where there is none."""
     root = os.environ.get(DATA_VARIABLE)
     if not root:

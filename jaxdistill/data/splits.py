@@ -95,7 +95,7 @@ def stable_cut(
     strata: list[dict[int, list[tuple[bytes, list[int]]]]] = [{} for _ in label_names]
     for text, members in same.items():
         label, group = min(zip(split.labels[members].tolist(), groups[members].tolist(), strict=True))
-        strata[label].setdefault(group, []).append((_text_hash(text, salt), members))
+        strata[label].setdefault(group, []).append((text_hash(text, salt), members))
 
     cut: list[int] = []
     for name, cells in zip(label_names, strata, strict=True):
@@ -126,7 +126,8 @@ def _size(stratum: list[tuple[bytes, list[int]]]) -> int:
     return sum(len(members) for _, members in stratum)
 
 
-def _text_hash(text: tuple[str, ...], salt: str) -> bytes:
+def text_hash(text: tuple[str, ...], salt: str) -> bytes:
+    """A hash of the fields of a text; salts make hashes of different purpose independent."""
     digest = hashlib.sha256(salt.encode())
     for field in text:
         _update(digest, field)

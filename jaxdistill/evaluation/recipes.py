@@ -64,7 +64,7 @@ class Recipe:
         )
         return optax.chain(
             optax.clip_by_global_norm(self.clip),
-            optax.adamw(schedule, weight_decay=self.weight_decay, mask=_decayed),
+            optax.adamw(schedule, weight_decay=self.weight_decay, mask=decayed),
         )
 
 
@@ -145,10 +145,16 @@ def _linear_decay(peak: float, steps: int) -> optax.Schedule:
     return optax.linear_schedule(peak, 0.0, steps)
 
 
-def _decayed(params: PyTree) -> PyTree:
-    """True for matrices: neither biases nor normalisation weights decay, stacked over layers or not."""
+def decayed(params: PyTree, *, norms: bool = False) -> PyTree:
+    """True for what decays: matrices, stacked over layers or not, neither biases nor normalisation weights.
+
+    Args:
+      params: nested dict of parameters.
+      norms: whether the weights of normalisations decay too, as in published code whose filter misses their names.
+    """
 
     def decays(path: tuple, leaf: jax.Array) -> bool:
-        return str(path[-1].key) not in ("bias", "scale") and jnp.ndim(leaf) >= 2
+        name = str(path[-1].key)
+        return name != "bias" and (norms if name == "scale" else jnp.ndim(leaf) >= 2)
 
     return jax.tree_util.tree_map_with_path(decays, params)

@@ -1,0 +1,246 @@
+"""Training of a causal language model: from scratch, on a task's texts (DiLM's stage 0), or on a distilled set.
+
+Built on the outer update and the loop that learn distilled sets, and so with their checkpoints, resuming, stop signal
+and skipped steps. What is learned are all parameters, or low-rank adapters.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.core.outer import OuterState, Update, init_outer, make_update
+from jaxdistill.core.random import numpy_seed
+from jaxdistill.core.types import Key, PyTree
+from jaxdistill.data.encoding import Encoded
+from jaxdistill.data.language_batches import LanguageBatch, LanguageBatches
+from jaxdistill.evaluation.cost import matmul_flops, peak_memory_bytes
+from jaxdistill.evaluation.perplexity import make_token_loss, perplexity
+from jaxdistill.methods.base import Run
+from jaxdistill.methods.language_settings import LanguageModelling
+from jaxdistill.methods.loop import Fitted, Wording, fit
+from jaxdistill.models.decoder import Decoder
+from jaxdistill.models.lora import add_adapters, merge_adapters
+from jaxdistill.objectives.language_modelling import language_modelling
+from jaxdistill.parallel.mesh import put, replicated
+
+_WORDING = Wording(
+    step="step",
+    gradient="its gradient",
+    remedy="lower training.lr, or lengthen the warm-up",
+    diverged="the loss on dev was not finite in all {count} selections: lower training.lr",
+)
+
+
+class Trained(NamedTuple):
+    """A trained language model.
+
+    Attributes:
+      params: all parameters, adapters merged, in host memory.
+      record: what came of it, as plain JSON: "updates", "kept" (step, dev_loss, dev_perplexity), "dev" (step, loss and
+        perplexity of each selection), "tokens" predicted in training, "tokens_per_second" of training steps,
+        "seconds" (selections and compilation included), "seconds_per_step", "flops" of all matrix products, "skipped"
+        updates, "peak_bytes", "row_fill".
+    """
+
+    params: PyTree
+    record: dict[str, Any]
+
+
+class Training(NamedTuple):
+    """What a training is made of, before its first step.
+
+    Attributes:
+      step: the update, to be jitted with its first argument donated.
+      state: before the first step.
+      constants: what it reads beside batches: nothing, or the parameters that carry adapters.
+      batches: the batch of step k.
+      updates: in all.
+      params_of: the decoder's parameters, of what is learned and the constants.
+      decoder: the module, in the precision of the settings.
+    """
+
+    step: Update
+    state: OuterState
+    constants: PyTree
+    batches: LanguageBatches
+    updates: int
+    params_of: Callable[[PyTree, PyTree], PyTree]
+    decoder: Decoder
+
+
+def make_training(
+    settings: LanguageModelling, decoder: Decoder, params: PyTree, train: Encoded, *, key: Key
+) -> Training:
+    """Put a training together.
+
+    Args:
+      settings: see there.
+      decoder: the module; its config names the end token.
+      params: its parameters, copied; shapes suffice to see what a step costs (under `jax.eval_shape`).
+      train: documents, see `data.documents.encode_documents`.
+      key: of the order of the texts and of fresh adapters.
+
+    Raises:
+      UserError: the texts do not fit the settings or the model.
+    """
+    if settings.row_length > decoder.config.positions:
+        raise UserError(
+            f"training.row_length is {settings.row_length}, and the model reads {decoder.config.positions} positions: "
+            "accepted are as many or fewer"
+        )
+    order_key, adapter_key = jax.random.split(key)
+    end = decoder.config.end_tokens[0] if decoder.config.end_tokens else None
+    batches = LanguageBatches(train, settings.layout(end), seed=numpy_seed(order_key))
+    updates = settings.total_updates(batches.steps_per_epoch)
+    decoder = decoder.clone(dtype=jnp.dtype(settings.dtype))
+    # Copies: the state is donated to the first step, and the caller's parameters are not.
+    master = jax.tree.map(lambda p: jnp.array(p, jnp.float32), params)
+    if settings.lora_rank:
+        learned: PyTree = add_adapters(master, settings.lora_paths, rank=settings.lora_rank, key=adapter_key)
+        constants, params_of = master, functools.partial(merge_adapters, alpha=settings.lora_alpha)
+    else:
+        learned, constants, params_of = master, (), _learned_itself
+    objective = language_modelling(decoder, params_of, dropout=settings.dropout, chunk=settings.chunk)
+    optimizer, learning_rate = settings.optimizer(updates), settings.learning_rate(updates)
+    update = make_update(objective, optimizer, micro_batches=settings.micro_batches)
+
+    def step(
+        state: OuterState, constants: PyTree, real_batch: LanguageBatch, key: Key
+    ) -> tuple[OuterState, dict[str, Array]]:
+        new, metrics = update(state, constants, real_batch, key)
+        metrics["perplexity"] = jnp.exp(metrics.pop("token_loss"))
+        metrics["lr"] = learning_rate(state.step - state.skipped)
+        return new, metrics
+
+    return Training(step, init_outer(learned, optimizer), constants, batches, updates, params_of, decoder)
+
+
+def train_language_model(
+    settings: LanguageModelling,
+    decoder: Decoder,
+    params: PyTree,
+    train: Encoded,
+    dev: Encoded | None,
+    *,
+    key: Key,
+    run: Run,
+) -> Trained:
+    """Train a language model; the same call after an interruption gives the same parameters, bit for bit.
+
+    Args:
+      settings: see there.
+      decoder: the module, fresh (`models.decoder.init_decoder`) or loaded (`models.decoder_folder.load_decoder`, with
+        `dropout=None` where its own rates are wanted).
+      params: its parameters; they are copied.
+      train: documents, see `data.documents.encode_documents`.
+      dev: documents that checkpoints are compared on; `None` only where the last is kept.
+      key: all randomness: order of texts, dropout, fresh adapters.
+      run: checkpoints, writers, stop signal, devices. Rows are cut over the data axis of its mesh.
+
+    Raises:
+      UserError: settings, texts and model do not fit one another; the loss was not finite for long.
+      Stopped: `run.stop()` said so; a checkpoint is kept.
+    """
+    if dev is None and settings.keep == "best":
+        raise UserError("training.keep is 'best', but there are no dev texts to compare on: give 'last', or such texts")
+    setup_key, step_key = jax.random.split(key)
+    training = make_training(settings, decoder, params, train, key=setup_key)
+    updates, mesh = training.updates, run.mesh
+    whole = None if mesh is None else replicated(mesh)
+    place = functools.partial(jax.tree.map, jnp.asarray if whole is None else lambda x: jax.device_put(x, whole))
+    if mesh is not None and (settings.rows // settings.micro_batches) % mesh.shape["data"]:
+        raise UserError(
+            f"{settings.rows} rows in {settings.micro_batches} micro-batches cannot be cut over "
+            f"{mesh.shape['data']} data devices: accepted are rows of which each micro-batch has a multiple of that"
+        )
+    step = jax.jit(training.step, donate_argnums=0, out_shardings=whole)
+    state, constants = place(training.state), place(training.constants)
+
+    def batch(number: int) -> PyTree:
+        found = training.batches(number)
+        if mesh is None:
+            return found
+        return put(found, NamedSharding(mesh, P(*(() if settings.micro_batches == 1 else (None,)), "data")))
+
+    tokens, flops = _work(training, step, step_key)
+    select = functools.partial(_no_score)
+    if dev is not None:
+        token_loss = make_token_loss(
+            training.decoder, dev, row_length=settings.row_length, chunk=settings.chunk, mesh=mesh
+        )
+        params_of = jax.jit(training.params_of)
+
+        def select(learned: PyTree) -> tuple[float, dict[str, float]]:
+            loss = token_loss(params_of(learned, constants) if settings.lora_rank else learned)
+            score = -loss if np.isfinite(loss) else -np.inf
+            return score, {"dev_loss": loss, "dev_perplexity": perplexity(loss)}
+
+    fitted = fit(
+        step,
+        state,
+        constants,
+        batch,
+        updates=updates,
+        select=select,
+        select_at=settings.select_at(updates) if dev is not None else (),
+        key=step_key,
+        run=run,
+        place=place,
+        keep=settings.keep,
+        wording=_WORDING,
+    )
+    params = jax.device_get(jax.jit(training.params_of)(fitted.learned, constants))
+    return Trained(params, _record(training, fitted, tokens, flops))
+
+
+def _learned_itself(learned: PyTree, constants: PyTree) -> PyTree:
+    return learned
+
+
+def _no_score(learned: PyTree) -> tuple[float, dict[str, float]]:
+    return -np.inf, {}
+
+
+def _work(training: Training, step: Update, key: Key) -> tuple[int, int]:
+    """(real tokens predicted, operations of matrix products) in all updates: a pure function of the settings."""
+    facts = [training.batches.facts(number) for number in range(training.updates)]
+    lengths = [length for length, _ in facts]
+    flops = 0
+    for length, count in Counter(lengths).items():
+        found = training.batches(lengths.index(length))
+        flops += count * matmul_flops(step, training.state, training.constants, found, key)
+    return sum(tokens for _, tokens in facts), flops
+
+
+def _record(training: Training, fitted: Fitted, tokens: int, flops: int) -> dict[str, Any]:
+    dev = [{"step": at, "loss": -score, "perplexity": perplexity(-score)} for at, score in fitted.selections]
+    kept = next((entry for entry in dev if entry["step"] == fitted.step), None)
+    per_step = fitted.seconds_per_step or fitted.seconds / training.updates
+    return {
+        "updates": training.updates,
+        "kept": {
+            "step": fitted.step,
+            "dev_loss": None if kept is None else kept["loss"],
+            "dev_perplexity": None if kept is None else kept["perplexity"],
+        },
+        "dev": dev,
+        "tokens": tokens,
+        "tokens_per_second": tokens / training.updates / per_step,
+        "seconds": fitted.seconds,
+        "seconds_per_step": fitted.seconds_per_step,
+        "flops": flops,
+        "skipped": fitted.skipped,
+        "peak_bytes": peak_memory_bytes(),
+        "row_fill": training.batches.fill,
+    }
