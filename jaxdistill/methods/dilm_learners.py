@@ -122,10 +122,11 @@ class LearnerBank:
         settings = Coreset(per_class=config.teacher_per_class, pool=config.teacher_pool)
         keys = jax.random.split(teacher_key, config.teacher_sets)
         self.teachers = choose_several(config.teacher, settings, problem, list(keys))
-        self._temporary = None
-        if run.folder is None:
+        if run.folder is not None:
+            self._folder = run.folder / "learners"
+        else:  # it goes when the bank does
             self._temporary = tempfile.TemporaryDirectory(prefix="jaxdistill_learners_")
-        self._folder = Path(self._temporary.name) if self._temporary else run.folder / "learners"
+            self._folder = Path(self._temporary.name)
         self._facts = {
             "learners": plain(config),
             "learner": problem.pretrained.source,

@@ -52,12 +52,12 @@ class Pooling:
     def __post_init__(self):
         for field, least in {"batch": 2, "refresh": 1, "texts": 0, "micro_batch": 1}.items():
             if (value := getattr(self, field)) < least:
-                raise UserError(f"pool.{field} is {value}: accepted is {least} or more")
+                raise UserError(f"pooling.{field} is {value}: accepted is {least} or more")
         if self.pick not in ("random", "cycle"):
-            raise UserError(f"pool.pick is {self.pick!r}: give random or cycle")
+            raise UserError(f"pooling.pick is {self.pick!r}: give random or cycle")
         if 0 < self.texts < self.batch:
             raise UserError(
-                f"pool.texts is {self.texts}: a batch takes {self.batch} of each class, give as many or more"
+                f"pooling.texts is {self.texts}: a batch takes {self.batch} of each class, give as many or more"
             )
 
 
@@ -90,8 +90,8 @@ def draw_texts(
 ) -> tuple[list[list[tuple[str, ...]]], GeneratedTexts]:
     """Draw texts of each class from a generator.
 
-    Start tokens and padding are banned before the nucleus is cut. A text with too few fields, or one that spells a token
-    of the form, is drawn again.
+    Start tokens and padding are banned before the nucleus is cut. A text with too few fields, or one that spells a
+    token of the form, is drawn again.
 
     Args:
       generator, params: the language model, and its parameters in place of the generator's own.
@@ -113,7 +113,7 @@ def draw_texts(
         banned=(*form.starts, form.padding),
         stop=(form.end,),
     )
-    special = [form.tokenizer.id_to_token(token) for token in (*form.starts, form.separator, form.end, form.padding)]
+    special = form.tokens.values()
 
     def read(tokens: tuple[int, ...]) -> tuple[str, ...] | None:
         texts = form.decode(tokens)
@@ -157,6 +157,8 @@ def deal(
     draws = np.asarray(jax.random.uniform(pick_key, picks.shape))
     for cluster in range(settings.batch):
         members = np.flatnonzero(assigned == cluster)
+        if not len(members):  # different texts that the learner cannot tell apart
+            members = np.arange(count)
         if settings.pick == "cycle":
             picks[:, cluster] = members[np.arange(batches) % len(members)]
         else:
@@ -201,7 +203,7 @@ def make_pool(
         if (different := len(set(own))) < settings.batch:
             raise UserError(
                 f"the generator writes {different} different texts of class {label} in {count}, and a batch takes "
-                f"{settings.batch}: lower pool.batch, or train the language model less"
+                f"{settings.batch}: lower pooling.batch, or train the language model less"
             )
         picks.append(deal(read(own, label) if settings.clustered else None, batches, settings, own_key, count))
     return Pool(texts, np.stack(picks, axis=1))

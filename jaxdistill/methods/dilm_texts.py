@@ -48,6 +48,12 @@ class TextForm:
     fields: int
     max_length: int
 
+    @property
+    def tokens(self) -> dict[int, str]:
+        """The tokens that the form is made of, and how they are spelled."""
+        ids = (*self.starts, self.separator, self.end, self.padding)
+        return {token: self.tokenizer.id_to_token(token) or "" for token in ids}
+
     def encode(self, texts: Sequence[tuple[str, ...]], labels: Int[np.ndarray, " n"]) -> list[list[int]]:
         """Token ids of examples; those that are too long lose what stands before the end token.
 
@@ -56,10 +62,10 @@ class TextForm:
         """
         fields = [f" {field.strip()} " for text in texts for field in text]
         ids = [found.ids for found in self.tokenizer.encode_batch_fast(fields, add_special_tokens=False)]
-        special = {*self.starts, self.separator, self.end, self.padding}
+        special = self.tokens
         for field, tokens in zip(fields, ids, strict=True):
-            if inside := special.intersection(tokens):
-                token = self.tokenizer.id_to_token(min(inside))
+            if inside := special.keys() & tokens:
+                token = special[min(inside)]
                 shown = field.strip()[:40]
                 raise UserError(f"text {shown!r} holds {token}, which separates texts here: remove it from the data")
         encoded = []
@@ -121,8 +127,8 @@ def text_form(tokenizer: Tokenizer, config: DecoderConfig, *, classes: int, fiel
       UserError: one is missing; texts longer than the model can read.
     """
     names = [PADDING, SEPARATOR, *map(start_token, range(classes))]
-    ids = [tokenizer.token_to_id(name) for name in names]
-    missing = [name for name, found in zip(names, ids, strict=True) if found is None]
+    known = {name: found for name in names if (found := tokenizer.token_to_id(name)) is not None}
+    missing = [name for name in names if name not in known]
     if missing:
         raise UserError(
             f"the generator's tokenizer has no {', '.join(missing)}; expected one trained for {classes} classes"
@@ -131,7 +137,7 @@ def text_form(tokenizer: Tokenizer, config: DecoderConfig, *, classes: int, fiel
         raise UserError(
             f"generated texts of {max_length} tokens: accepted are 4 to the {config.positions} of the model"
         )
-    padding, separator, *starts = ids
+    padding, separator, *starts = (known[name] for name in names)
     return TextForm(tokenizer, tuple(starts), separator, _end_token(config), padding, fields, max_length)
 
 

@@ -39,6 +39,18 @@ def tiny_config(vocabulary: int) -> EncoderConfig:
     return EncoderConfig(vocabulary=vocabulary, width=32, layers=2, heads=2, intermediate=64, positions=128)
 
 
+def tiny_decoder_tokenizer() -> Tokenizer:
+    """A token a byte, and the end token, as `tiny_decoder_config` has them."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({character: i for i, character in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return tokenizer
+
+
 def tiny_decoder_config(vocabulary: int = 257) -> DecoderConfig:
     """Two layers of width 32 in the manner of GPT-2; the vocabulary is that of bytes and an end token (256).
 

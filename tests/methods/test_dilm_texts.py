@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 from helpers import refused
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from jaxdistill.methods.dilm_texts import new_generator, text_form
 from jaxdistill.models.decoder_folder import load_decoder
+from jaxdistill.models.tiny import tiny_decoder_tokenizer
 
 LENGTH = 40
 
@@ -21,12 +21,7 @@ def loaded():
 
 @pytest.fixture(scope="module")
 def byte_tokenizer():
-    """A token a byte, and the end token 256, as the tiny decoder has them."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer = tiny_decoder_tokenizer()
     assert tokenizer.token_to_id("<|endoftext|>") == 256
     return tokenizer
 
