@@ -39,6 +39,19 @@ def tiny_config(vocabulary: int) -> EncoderConfig:
     return EncoderConfig(vocabulary=vocabulary, width=32, layers=2, heads=2, intermediate=64, positions=128)
 
 
+def tiny_decoder_tokenizer() -> Tokenizer:
+    """One token a byte, and the end token 256, in the manner of GPT-2; it fits `tiny_decoder_config()`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>"]
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    return tokenizer
+
+
 def tiny_decoder_config(vocabulary: int = 257) -> DecoderConfig:
     """Two layers of width 32 in the manner of GPT-2; the vocabulary is that of bytes and an end token (256).
 

@@ -18,6 +18,7 @@ from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.prepare import mesh_for, prepare
 from jaxdistill.pipeline.scores import Scores, divergence_note, parts, values
 from jaxdistill.pipeline.targets import check_targets, score_targets, set_source, target_lines
+from jaxdistill.pipeline.texts import check_text_scorers, judge_texts, text_lines
 from jaxdistill.pipeline.training import training_plan
 
 
@@ -56,6 +57,7 @@ def evaluate_folder(
     evaluation = config.evaluation
     plan = training_plan(distilled, problem, evaluation.train_by)
     check_targets(evaluation.targets, problem, "the distilled set", distilled.texts is not None)
+    check_text_scorers(evaluation, distilled.manifest["method"], distilled.texts is not None)
     notes = [*problem.notes, *plan.notes]
     if (made_with := distilled.manifest["learner"]) != (source := problem.pretrained.source):
         notes.append(f"the set was made with the learner {made_with!r} and is evaluated with {source!r}")
@@ -74,13 +76,16 @@ def evaluate_folder(
     sources = [set_source("distilled set", distilled, evaluation)] if evaluation.targets else []
     result["targets"] = score_targets(config, problem, sources, [], Scores())
     result["notes"] = notes
+    written = judge_texts(evaluation, problem, [distilled])
+    if written is not None:
+        result["texts"] = written.entry
     say(f"{problem.data.task.metric} on test of {config.task.name}: {result['mean']:.2f} ({result['n']} learners)")
     for name, entry in result["also"].items():
         say(f"{name}: {entry['mean']:.2f}")
     if result["std"] is not None:
         interval = "" if result["ci95"] is None else ", 95 % interval {:.2f} to {:.2f}".format(*result["ci95"])
         say(f"standard deviation {result['std']:.2f} (ddof {result['ddof']}){interval}")
-    for line in target_lines({"method": "distilled set"} | result):
+    for line in [*target_lines({"method": "distilled set"} | result), *text_lines(result.get("texts"))]:
         say(line)
     if output is not None:
         atomic.write_text(output, dumps(result) + "\n")
