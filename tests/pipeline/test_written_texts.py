@@ -15,7 +15,7 @@ from jaxdistill.methods.registry import METHODS
 from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig, WordsConfig, smoke
 from jaxdistill.pipeline.evaluate_folder import evaluate_folder
 from jaxdistill.pipeline.run import run_experiment, summary
-from jaxdistill.pipeline.texts import writes_texts
+from jaxdistill.pipeline.texts import check_text_scorers, writes_texts
 
 LANGUAGE_MODEL = {"baselines": (), "students": 2, "full_epochs": 0.0, "language_model": "tiny"}
 
@@ -89,18 +89,25 @@ def test_what_counts_as_written(method, texts, written):
 
 
 @pytest.mark.parametrize(
-    ("method", "changes", "message"),
+    ("method", "texts", "given", "message"),
     [
-        ("random", {}, "evaluation.language_model judges texts that a method wrote, and 'random' writes none"),
-        ("parrot", {"language_model": "/no/such/model"}, "model '/no/such/model': no such folder"),
-        ("random", {"language_model": "", "text_encoder": "tiny"}, "evaluation.text_encoder judges texts that"),
+        ("random", True, {"language_model": "tiny"}, "evaluation.language_model judges texts that a method wrote, and"),
+        ("attention_label", False, {"text_encoder": "tiny"}, "'attention_label' writes none: leave it out"),
+        ("parrot", True, {"text_encoder": "/no/such/encoder"}, "model '/no/such/encoder': no such folder"),
+        pytest.param(
+            *("parrot", True, {"language_model": "minilm"}, "model_type 'bert'"), marks=pytest.mark.needs_minilm
+        ),
     ],
 )
-def test_refused_before_anything_is_written(config, method, changes, message, tmp_path):
-    evaluation = dataclasses.replace(config.evaluation, **changes)
-    wrong = dataclasses.replace(config, method=method, settings=None, evaluation=evaluation)
+def test_refuses(method, texts, given, message):
     with refused(message):
-        run_experiment(wrong, tmp_path / "run", say=lambda line: None)
+        check_text_scorers(EvaluationConfig(**given), method, texts)
+
+
+def test_refused_before_anything_is_written(config, tmp_path):
+    evaluation = dataclasses.replace(config.evaluation, language_model="/no/such/model")
+    with refused("model '/no/such/model': no such folder"):
+        run_experiment(dataclasses.replace(config, evaluation=evaluation), tmp_path / "run", say=lambda line: None)
     assert not (tmp_path / "run").exists()
 
 
