@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Float, Int
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Batch, Learner, PyTree, Variables
-from jaxdistill.data.batching import eval_batches
+from jaxdistill.data.batching import EvalBatches, eval_batches
 from jaxdistill.data.encoding import Encoded
 from jaxdistill.io.progress import Progress
 
@@ -46,20 +47,32 @@ def read_texts(
         min_length=learner.min_length,
         groups=[members],
     )
+    found = read_batches(functools.partial(read, variables), batches, label=label)
+    place = np.empty(len(encoded), np.int64)
+    place[np.concatenate(batches.indices)] = np.arange(len(members))
+    return jax.tree.map(lambda leaf: leaf[place[members]], found)
+
+
+def read_batches(read: Callable[[Batch], PyTree], batches: EvalBatches, *, label: str = "") -> PyTree:
+    """What `read` gives for each example of the batches, numpy leaves in the order of the batches.
+
+    Args:
+      read: jitted; its leaves have an axis of examples first.
+      batches: of one shape.
+      label: of a progress line; empty shows none.
+    """
     parts = []
     progress = Progress(label, len(batches.batches)) if label else None
     try:
         for done, (batch, indices) in enumerate(zip(batches.batches, batches.indices, strict=True), start=1):
             filled = slice(len(indices))
-            parts.append(jax.tree.map(lambda x, filled=filled: np.asarray(x)[filled], read(variables, batch)))
+            parts.append(jax.tree.map(lambda x, filled=filled: np.asarray(x)[filled], read(batch)))
             if progress is not None:
                 progress.update(done)
     finally:
         if progress is not None:
             progress.close()
-    place = np.empty(len(encoded), np.int64)
-    place[np.concatenate(batches.indices)] = np.arange(len(members))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[place[members]], *parts)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def mean_features(

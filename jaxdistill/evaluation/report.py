@@ -10,6 +10,8 @@ import numpy as np
 
 from jaxdistill.evaluation import report_plots as plots
 from jaxdistill.evaluation import report_sections as sections
+from jaxdistill.evaluation.report_texts import quality_table
+from jaxdistill.evaluation.text_quality import TextQuality
 from jaxdistill.io import atomic
 from jaxdistill.io.distilled import DistilledSet
 
@@ -38,6 +40,7 @@ def write_report(
     distilled: DistilledSet | None,
     *,
     nearest_words: NearestWords | None = None,
+    written: TextQuality | None = None,
 ) -> None:
     """Write the self-contained report of a run, atomically. Parts that are absent are left out.
 
@@ -48,6 +51,8 @@ def write_report(
       metrics: lines of `metrics.jsonl`; "loss" and the scores whose name starts with "dev" are drawn.
       distilled: the set, for its learned labels, learning rates, attention labels, and texts.
       nearest_words: of an embedding-level set: for each sample, for each position, (word, cosine), nearest first.
+      written: of texts that a method wrote: the training text nearest to each. Their figures are in `result`, as
+        "texts": {"sets": [...], "dev": ...}.
 
     Raises:
       UserError: the disk is full or the path cannot be written.
@@ -62,7 +67,8 @@ def write_report(
         _learning_rates(result, distilled),
         sections.label_table(distilled) if distilled is not None else "",
         _attention(distilled),
-        sections.samples(distilled, nearest_words) if distilled is not None else "",
+        quality_table(result.get("texts") or {}),
+        sections.samples(distilled, nearest_words, written) if distilled is not None else "",
         sections.cost_table(result.get("cost") or {}),
         sections.notes(result.get("notes") or []),
         sections.details(result, distilled),

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxdistill.evaluation.text_quality import TextQuality
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.io.plain import dumps
 from jaxdistill.io.progress import duration
@@ -94,7 +95,7 @@ def seed_table(result: dict[str, Any]) -> str:
     single = any(score.get("clustered") is False for score in entries.values())
     quiet = "An interval over one distillation only is one over its trainings: it says nothing of how much another "
     quiet += "distillation would differ."
-    return _section("Scores in percent", _table(names, rows) + (f'<p class="quiet">{quiet}</p>' if single else ""))
+    return section("Scores in percent", table(names, rows) + (f'<p class="quiet">{quiet}</p>' if single else ""))
 
 
 def target_table(result: dict[str, Any]) -> str:
@@ -112,8 +113,8 @@ def target_table(result: dict[str, Any]) -> str:
         rows.append([text(target), *cells, "" if gain is None else f"{gain['mean']:+.2f}{_interval(gain['ci95'])}"])
     quiet = '<p class="quiet">Mean and standard deviation over n trainings. A model without randomness is trained once '
     quiet += "on each set of texts: there n counts sets.</p>"
-    table = _table(["model/features", *sets, f"{method} minus random"], rows)
-    return _section("Models that are not neural, in percent", table + quiet)
+    shown = table(["model/features", *sets, f"{method} minus random"], rows)
+    return section("Models that are not neural, in percent", shown + quiet)
 
 
 def label_table(distilled: DistilledSet) -> str:
@@ -132,19 +133,29 @@ def label_table(distilled: DistilledSet) -> str:
         cells = "".join(_shaded(value, (value - low) / max(high - low, 1e-12)) for value in row)
         rows.append(f"<tr><td>{index}</td><td>{text(distilled.label_names[distilled.labels[index]])}</td>{cells}</tr>")
     more = _more(len(values), "samples")
-    return _section(f"Learned labels ({kind})", f'<div class="scroll"><table>{"".join(rows)}</table></div>{more}')
+    return section(f"Learned labels ({kind})", f'<div class="scroll"><table>{"".join(rows)}</table></div>{more}')
 
 
-def samples(distilled: DistilledSet, nearest_words: Sequence[Sequence[Sequence[tuple[str, float]]]] | None) -> str:
-    """The texts, or the words nearest to each learned vector."""
+def samples(
+    distilled: DistilledSet,
+    nearest_words: Sequence[Sequence[Sequence[tuple[str, float]]]] | None,
+    written: TextQuality | None = None,
+) -> str:
+    """The texts, with the training texts nearest to those that a method wrote, or the words nearest to each learned
+    vector."""
     names = [distilled.label_names[label] for label in distilled.labels]
     if distilled.texts is not None:
         rows = [
             [str(index), text(name), *map(text, sample)]
             for index, (name, sample) in enumerate(zip(names, distilled.texts, strict=True))
         ][:MOST_ROWS]
-        table = _table(["sample", "class", *distilled.text_columns], rows)
-        return _section("Texts", table + _more(len(names), "samples"))
+        columns = ["sample", "class", *distilled.text_columns]
+        if written is not None:
+            columns += ["nearest training text", f"similarity ({written.similarity})"]
+            for index, row in enumerate(rows):
+                nearest = "<br>".join(map(text, written.nearest[index]))
+                row += [nearest, f"{written.similarities[index]:.2f}"]
+        return section("Texts", table(columns, rows) + _more(len(names), "samples"))
     if nearest_words is None:
         return ""
     rows = []
@@ -153,8 +164,8 @@ def samples(distilled: DistilledSet, nearest_words: Sequence[Sequence[Sequence[t
         rows.append([str(index), text(name), words])
     quiet = '<p class="quiet">At each position the nearest word of the table, darker where the cosine is higher; '
     quiet += "the others and their cosines on hovering. Vectors need not mean what their neighbours mean.</p>"
-    table = _table(["sample", "class", "nearest words"], rows[:MOST_ROWS])
-    return _section("Nearest words", quiet + table + _more(len(rows), "samples"))
+    shown = table(["sample", "class", "nearest words"], rows[:MOST_ROWS])
+    return section("Nearest words", quiet + shown + _more(len(rows), "samples"))
 
 
 def cost_table(cost: dict[str, Any]) -> str:
@@ -164,7 +175,7 @@ def cost_table(cost: dict[str, Any]) -> str:
         for name, value in cost.items()
         if value is not None
     ]
-    return _section("Cost", _table(["", ""], rows)) if rows else ""
+    return section("Cost", table(["", ""], rows)) if rows else ""
 
 
 def quantity(name: str, value: Any) -> str:
@@ -183,7 +194,7 @@ def quantity(name: str, value: Any) -> str:
 def notes(sentences: Sequence[str]) -> str:
     """What a reader should know of the data and the run."""
     items = "".join(f"<li>{text(sentence)}</li>" for sentence in sentences)
-    return _section("Notes", f"<ul>{items}</ul>") if items else ""
+    return section("Notes", f"<ul>{items}</ul>") if items else ""
 
 
 def details(result: dict[str, Any], distilled: DistilledSet | None) -> str:
@@ -196,11 +207,11 @@ def details(result: dict[str, Any], distilled: DistilledSet | None) -> str:
     )
 
 
-def _section(heading: str, content: str) -> str:
+def section(heading: str, content: str) -> str:
     return f"<h2>{text(heading)}</h2>\n{content}"
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Cells are HTML already; names are text."""
     head = "<tr>" + "".join(f"<th>{text(name)}</th>" for name in names) + "</tr>" if any(names) else ""
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)

@@ -25,7 +25,7 @@ from jaxdistill.core.types import Key, PyTree
 from jaxdistill.data.encoding import Encoded
 from jaxdistill.data.language_batches import LanguageBatch, LanguageBatches
 from jaxdistill.evaluation.cost import matmul_flops, peak_memory_bytes
-from jaxdistill.evaluation.perplexity import make_token_loss, perplexity
+from jaxdistill.evaluation.token_loss import make_token_loss, perplexity
 from jaxdistill.methods.base import Run
 from jaxdistill.methods.language_settings import LanguageModelling
 from jaxdistill.methods.loop import Fitted, Wording, fit

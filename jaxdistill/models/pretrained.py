@@ -123,6 +123,13 @@ def load_classic(
     return Pretrained(learner, tokenizer, None, f"{network} over {source}", None, ())
 
 
+def short_name(source: str) -> str:
+    """What a checkpoint is called where its place does not matter: the last part of a folder's path, or the name
+    itself."""
+    folder = Path(source).expanduser()
+    return folder.resolve().name if folder.is_dir() else source
+
+
 def find_folder(source: str) -> Path:
     """The checkpoint folder that a name stands for; downloads it when it is a hub id that is not in the cache.
 

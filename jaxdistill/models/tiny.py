@@ -40,12 +40,13 @@ def tiny_config(vocabulary: int) -> EncoderConfig:
 
 
 def tiny_decoder_tokenizer() -> Tokenizer:
-    """A token a byte, and the end token, as `tiny_decoder_config` has them."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    """One token a byte, and the end token 256, in the manner of GPT-2; it fits `tiny_decoder_config()`."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({character: i for i, character in enumerate(alphabet)}, []))
+    pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "<|endoftext|>"]
+    tokenizer = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["<|endoftext|>"])
     return tokenizer

@@ -164,6 +164,10 @@ class EvaluationConfig:
         "linear_svm", "naive_bayes" or "random_forest", then what they see of a text: "/tfidf", "/tfidf_train" or
         "/encoder"; see `evaluation.text_models.Target`. Of sets of texts only.
       target_seeds: random subsets of the baseline `random` for each target, and seeds of each random forest.
+      language_model: a decoder (a folder, a hub id, or "tiny") under which the perplexity of texts that a method wrote
+        is measured, beside their diversity and their overlap with the training texts; empty for none.
+      text_encoder: an encoder whose sentence vectors find the training texts nearest to those; empty finds them by
+        shared words. It reads the whole training split: a hundred short texts a second on one CPU core.
     """
 
     protocol: str = "clean"
@@ -177,6 +181,8 @@ class EvaluationConfig:
     full_students: int = 1
     targets: tuple[str, ...] = ()
     target_seeds: int = 10
+    language_model: str = ""
+    text_encoder: str = ""
 
     def __post_init__(self):
         check_types(self, "evaluation")
@@ -271,6 +277,8 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
         full_epochs=0.0,
         targets=config.evaluation.targets[:1],
         target_seeds=2,
+        language_model="tiny" if config.evaluation.language_model else "",
+        text_encoder="tiny" if config.evaluation.text_encoder else "",
     )
     balance = config.task.balance
     grouped = config.method == "fair" or balance.objective != "none" or balance.skew

@@ -19,6 +19,7 @@ from jaxdistill.pipeline.prepare import mesh_for, prepare
 from jaxdistill.pipeline.scores import Scores, divergence_note, parts, values
 from jaxdistill.pipeline.set_tables import is_table, load_sets
 from jaxdistill.pipeline.targets import check_targets, score_targets, set_source, target_lines
+from jaxdistill.pipeline.texts import check_text_scorers, judge_texts, text_lines
 from jaxdistill.pipeline.training import training_plan
 
 
@@ -67,6 +68,7 @@ def evaluate_folder(
     evaluation = config.evaluation
     plan = training_plan(distilled, problem, evaluation.train_by)
     check_targets(evaluation.targets, problem, "the distilled set", distilled.texts is not None)
+    check_text_scorers(evaluation, distilled.manifest["method"], distilled.texts is not None)
     notes = [*problem.notes, *plan.notes]
     made_with, source = distilled.manifest["learner"], problem.pretrained.source
     if made_with not in (None, source):
@@ -86,6 +88,9 @@ def evaluate_folder(
     sources = [set_source(name, s, evaluation) for name, s in sets.items()] if evaluation.targets else []
     result["targets"] = score_targets(config, problem, sources, [], Scores())
     result["notes"] = notes
+    written = judge_texts(evaluation, problem, list(sets.values()))
+    if written is not None:
+        result["texts"] = written.entry
     trained_on = f" of {len(sets)} sets" if len(sets) > 1 else ""
     shown = f"{result['mean']:.2f} ({result['n']} learners{trained_on})"
     say(f"{problem.data.task.metric} on test of {config.task.name}: {shown}")
@@ -94,7 +99,7 @@ def evaluate_folder(
     if result["std"] is not None:
         interval = "" if result["ci95"] is None else ", 95 % interval {:.2f} to {:.2f}".format(*result["ci95"])
         say(f"standard deviation {result['std']:.2f} (ddof {result['ddof']}){interval}")
-    for line in target_lines({"method": "distilled set"} | result):
+    for line in [*target_lines({"method": "distilled set"} | result), *text_lines(result.get("texts"))]:
         say(line)
     if output is not None:
         atomic.write_text(output, dumps(result) + "\n")

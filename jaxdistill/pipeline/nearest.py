@@ -8,29 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxdistill.evaluation.neighbours import nearest_rows
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Problem
-
-_CHUNK = 256  # vectors compared at once: their cosines to 30,000 words take 31 MB
 
 
 def nearest_tokens(
     inputs: Float[np.ndarray, "n l d"], table: Float[np.ndarray, "v d"], count: int = 1
 ) -> tuple[Int[np.ndarray, "n l k"], Float[np.ndarray, "n l k"]]:
     """Token ids and cosines of the `count` nearest rows of a word table, nearest first."""
-    unit = table / np.maximum(np.linalg.norm(table, axis=-1, keepdims=True), 1e-12)
-    flat = inputs.reshape(-1, inputs.shape[-1])
-    flat = flat / np.maximum(np.linalg.norm(flat, axis=-1, keepdims=True), 1e-12)
-    count = min(count, len(table))
-    ids, cosines = np.zeros((len(flat), count), np.int64), np.zeros((len(flat), count), np.float32)
-    for first in range(0, len(flat), _CHUNK):
-        part = slice(first, first + _CHUNK)
-        cosine = flat[part] @ unit.T
-        best = np.argpartition(-cosine, count - 1, axis=-1)[:, :count]
-        values = np.take_along_axis(cosine, best, axis=-1)
-        order = np.lexsort((best, -values), axis=-1)  # by cosine, then by id
-        ids[part], cosines[part] = np.take_along_axis(best, order, axis=-1), np.take_along_axis(values, order, axis=-1)
-    shape = (*inputs.shape[:2], count)
+    ids, cosines = nearest_rows(inputs.reshape(-1, inputs.shape[-1]), table, count)
+    shape = (*inputs.shape[:2], ids.shape[1])
     return ids.reshape(shape), cosines.reshape(shape)
 
 

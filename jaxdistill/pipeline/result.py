@@ -29,6 +29,7 @@ from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.nearest import nearest_words, snapped
 from jaxdistill.pipeline.scores import OF_GROUPS, Outcome, Scores, divergence_note, parts, values
 from jaxdistill.pipeline.targets import run_sources, score_targets, target_lines, target_notes
+from jaxdistill.pipeline.texts import judge_texts, text_lines
 from jaxdistill.pipeline.training import training_plan
 
 SNAPPED = "nearest words"
@@ -76,9 +77,19 @@ def evaluate_run(
     notes = [*problem.notes, *dict.fromkeys(note for plan in plans for note in plan.notes)]
     notes += [*target_notes(config, problem), *shortfalls(config)]
     result = _result(config, problem, sets, own, baselines, notes, kept.seconds) | {"targets": targets}
+    written = judge_texts(evaluation, problem, sets, folder.path / "text_scores")
+    if written is not None:
+        result["texts"] = written.entry
     # The scores are safe in the folder by now. The result comes last: it is what says that the run has finished.
     words = nearest_words(sets[0], problem)
-    write_report(folder.report, result, read_metrics(folder.metrics), sets[0], nearest_words=words)
+    write_report(
+        folder.report,
+        result,
+        read_metrics(folder.metrics),
+        sets[0],
+        nearest_words=words,
+        written=written and written.first,
+    )
     folder.write_result(result)
     say(summary(result))
     say(f"report: {folder.report}")
@@ -211,5 +222,6 @@ def summary(result: dict[str, Any]) -> str:
         low, high = entry["ci95"]
         lines.append(f"  minus {name}: {entry['mean']:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}, paired")
     lines += target_lines(result)
+    lines += text_lines(result.get("texts"))
     lines += [f"note: {note}" for note in result["notes"]]
     return "\n".join(lines)

@@ -27,6 +27,7 @@ from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.prepare import mesh_for, prepare
 from jaxdistill.pipeline.result import evaluate_run, summary
 from jaxdistill.pipeline.targets import check_targets
+from jaxdistill.pipeline.texts import check_text_scorers
 
 
 def run_experiment(
@@ -59,7 +60,9 @@ def run_experiment(
     problem = prepare(config.task, config.learner)
     check_class_sizes(config, problem)
     check_training(config, problem)
-    check_targets(config.evaluation.targets, problem, config.method, method_named(config.method).makes_texts)
+    makes_texts = method_named(config.method).makes_texts
+    check_targets(config.evaluation.targets, problem, config.method, makes_texts)
+    check_text_scorers(config.evaluation, config.method, makes_texts)
     folder = open_workdir(workdir, identity(config, problem)) if main else Workdir(Path(workdir))
     if (finished := folder.read_result()) is not None:
         say(f"{folder.path} holds the finished result of this very configuration:\n{summary(finished)}")

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from jaxdistill.evaluation import neighbours
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.attention_label import clean, initial_set
 from jaxdistill.pipeline import nearest
@@ -15,7 +16,7 @@ from jaxdistill.pipeline.prepare import prepare
 
 
 def test_chunks_give_what_one_table_of_cosines_gives(monkeypatch):
-    monkeypatch.setattr(nearest, "_CHUNK", 4)
+    monkeypatch.setattr(neighbours, "_CHUNK", 4)
     rng = np.random.default_rng(0)
     inputs, table = rng.normal(size=(3, 5, 6)).astype(np.float32), rng.normal(size=(40, 6)).astype(np.float32)
     ids, cosines = nearest.nearest_tokens(inputs, table, 3)
