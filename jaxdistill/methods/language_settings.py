@@ -120,9 +120,7 @@ class LanguageModelling:
         if self.loss_on_pad and end is None:
             raise UserError("training.loss_on_pad fills rows with the end token, and the model's config names none")
         pad_with = end if self.loss_on_pad else None
-        return Layout(
-            self.rows, self.row_length, self.micro_batches, self.packs, self.reduction, self.pad_to, pad_with
-        )
+        return Layout(self.rows, self.row_length, self.micro_batches, self.packs, self.reduction, self.pad_to, pad_with)
 
     def total_updates(self, steps_per_epoch: int) -> int:
         """Updates in all."""
