@@ -152,7 +152,7 @@ def save_decoder(
 
 
 def _tokenizer_values(config: DecoderConfig, tokenizer: Tokenizer) -> dict[str, str]:
-    """What transformers reads beside `tokenizer.json`; without it, it takes special tokens of the family for granted."""
+    """What transformers reads beside `tokenizer.json`; without it, it takes the special tokens of the family."""
     ids = {"bos_token": config.start_token, "pad_token": config.padding_token}
     ids |= {"eos_token": config.end_tokens[0] if config.end_tokens else None}
     names = {name: None if number is None else tokenizer.id_to_token(number) for name, number in ids.items()}

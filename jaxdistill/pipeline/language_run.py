@@ -72,9 +72,10 @@ def run_language_model(
         problem = prepare_language_model(config, corpus, key=key, kept=folder.tokenizer)
         for note in problem.notes:
             say(f"note: {note}")
+        training = _training(config, problem)
+        # What a user can get wrong has come before. A run taken up again reads with the tokenizer that it began with.
         if main and not config.model.name and not config.tokenizer.folder and not folder.tokenizer.exists():
             atomic.write_text(folder.tokenizer, problem.tokenizer.to_str())
-        training = _training(config, problem)
         say(
             f"{_size(problem.params):,} parameters, {len(problem.train.ids):,} training tokens, {training.updates:,} "
             f"steps of which {training.batches.steps_per_epoch:,} are an epoch"

@@ -1,4 +1,8 @@
-"""TODO"""
+"""TODO
+
+Expect: dev perplexity TODO
+Cost: TODO minutes.
+"""
 
 from jaxdistill.methods.language_settings import LanguageModelling
 from jaxdistill.pipeline.language_config import (
