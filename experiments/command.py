@@ -9,15 +9,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import Any, Literal, NoReturn
 
 from absl import app, flags, logging
 
 from experiments.memory import return_memory_after_compiling
 from jaxdistill.core.errors import UserError
-
-if TYPE_CHECKING:
-    from jaxdistill.pipeline.config import ExperimentConfig
 
 CONFIG = flags.DEFINE_string(
     "config",
@@ -71,8 +68,13 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     return rest, changes
 
 
-def run(main: Callable[[ExperimentConfig], int | None]) -> None:
-    """Parse the flags, read the configuration, call `main` with it; mistakes end in one line and exit status 2."""
+def run(main: Callable[[Any], int | None], kind: Literal["experiment", "language model"] = "experiment") -> None:
+    """Parse the flags, read the configuration, call `main` with it; mistakes end in one line and exit status 2.
+
+    Args:
+      main: what the command does.
+      kind: of configuration that it takes.
+    """
     try:
         arguments, changes = split_arguments(sys.argv)
     except UserError as error:
@@ -82,14 +84,17 @@ def run(main: Callable[[ExperimentConfig], int | None]) -> None:
     def guarded(argv: Sequence[str]) -> int:
         from jaxdistill.methods.base import Stopped
         from jaxdistill.parallel.distributed import initialize
+        from jaxdistill.pipeline.config import ExperimentConfig
+        from jaxdistill.pipeline.language_config import LanguageModelConfig
         from jaxdistill.pipeline.overrides import load_config, override
 
+        kinds = {"experiment": ExperimentConfig, "language model": LanguageModelConfig}
         try:
             if len(argv) > 1:
                 raise UserError(f"unexpected argument {argv[1]!r}: everything is given by flags, see --help")
             if CONFIG.value is None:
                 raise UserError("--config is missing: give a file of experiments/configs")
-            config = override(load_config(CONFIG.value), changes)
+            config = override(load_config(CONFIG.value, kinds[kind]), changes)
             initialize()
             return_memory_after_compiling()
             return main(config) or 0

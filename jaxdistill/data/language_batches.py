@@ -145,7 +145,7 @@ class LanguageBatches:
 
     def _packed(self, step: int) -> LanguageBatch:
         layout, rows = self._layout, self._rows(step)
-        members = [np.arange(self._bounds[row], self._bounds[row + 1]) for row in rows]
+        members = [np.arange(*self._bounds[row : row + 2]) for row in rows]
         chosen = np.concatenate(members)
         own_rows = np.repeat(np.arange(len(rows)), [len(part) for part in members])
         placement = Placement(own_rows, self._column[chosen], self._segment[chosen], len(rows))

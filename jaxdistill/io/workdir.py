@@ -4,7 +4,10 @@ config.json      the whole configuration, and the hash of the data
 metrics.jsonl    one line a logged step
 tensorboard/     the same as events
 checkpoints/     state of the outer loop, by orbax
-distilled/       the distilled set
+distilled/       the distilled set; or, of the training of a language model:
+tokenizer.json   the tokenizer that was learned
+model/           the model as a Hugging Face folder
+samples.txt      texts that it wrote
 scores.json      what each learner got on test, as it comes
 seconds.json     how long they took
 report.html      plots and tables
@@ -54,6 +57,18 @@ class Workdir:
     @property
     def distilled(self) -> Path:
         return self.path / "distilled"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.path / "tokenizer.json"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples.txt"
 
     def baseline(self, name: str) -> Path:
         """The set that a baseline was trained on."""

@@ -68,6 +68,7 @@ class Training(NamedTuple):
       updates: in all.
       params_of: the decoder's parameters, of what is learned and the constants.
       decoder: the module, in the precision of the settings.
+      key: of the steps.
     """
 
     step: Update
@@ -77,6 +78,7 @@ class Training(NamedTuple):
     updates: int
     params_of: Callable[[PyTree, PyTree], PyTree]
     decoder: Decoder
+    key: Key
 
 
 def make_training(
@@ -87,9 +89,9 @@ def make_training(
     Args:
       settings: see there.
       decoder: the module; its config names the end token.
-      params: its parameters, copied; shapes suffice to see what a step costs (under `jax.eval_shape`).
+      params: its parameters, which are copied.
       train: documents, see `data.documents.encode_documents`.
-      key: of the order of the texts and of fresh adapters.
+      key: all randomness: order of texts, dropout, fresh adapters.
 
     Raises:
       UserError: the texts do not fit the settings or the model.
@@ -99,7 +101,7 @@ def make_training(
             f"training.row_length is {settings.row_length}, and the model reads {decoder.config.positions} positions: "
             "accepted are as many or fewer"
         )
-    order_key, adapter_key = jax.random.split(key)
+    order_key, adapter_key, step_key = jax.random.split(key, 3)
     end = decoder.config.end_tokens[0] if decoder.config.end_tokens else None
     batches = LanguageBatches(train, settings.layout(end), seed=numpy_seed(order_key))
     updates = settings.total_updates(batches.steps_per_epoch)
@@ -119,11 +121,12 @@ def make_training(
         state: OuterState, constants: PyTree, real_batch: LanguageBatch, key: Key
     ) -> tuple[OuterState, dict[str, Array]]:
         new, metrics = update(state, constants, real_batch, key)
-        metrics["perplexity"] = jnp.exp(metrics.pop("token_loss"))
-        metrics["lr"] = learning_rate(state.step - state.skipped)
-        return new, metrics
+        shown = {name: value for name, value in metrics.items() if name != "token_loss"}
+        shown["perplexity"] = jnp.exp(metrics["token_loss"])
+        shown["lr"] = jnp.asarray(learning_rate(state.step - state.skipped))
+        return new, shown
 
-    return Training(step, init_outer(learned, optimizer), constants, batches, updates, params_of, decoder)
+    return Training(step, init_outer(learned, optimizer), constants, batches, updates, params_of, decoder, step_key)
 
 
 def train_language_model(
@@ -152,10 +155,13 @@ def train_language_model(
       UserError: settings, texts and model do not fit one another; the loss was not finite for long.
       Stopped: `run.stop()` said so; a checkpoint is kept.
     """
+    return run_training(settings, make_training(settings, decoder, params, train, key=key), dev, run=run)
+
+
+def run_training(settings: LanguageModelling, training: Training, dev: Encoded | None, *, run: Run) -> Trained:
+    """Run what `make_training` has put together of the same settings; see `train_language_model`."""
     if dev is None and settings.keep == "best":
         raise UserError("training.keep is 'best', but there are no dev texts to compare on: give 'last', or such texts")
-    setup_key, step_key = jax.random.split(key)
-    training = make_training(settings, decoder, params, train, key=setup_key)
     updates, mesh = training.updates, run.mesh
     whole = None if mesh is None else replicated(mesh)
     place = functools.partial(jax.tree.map, jnp.asarray if whole is None else lambda x: jax.device_put(x, whole))
@@ -173,18 +179,18 @@ def train_language_model(
             return found
         return put(found, NamedSharding(mesh, P(*(() if settings.micro_batches == 1 else (None,)), "data")))
 
-    tokens, flops = _work(training, step, step_key)
-    select = functools.partial(_no_score)
+    tokens, flops = _work(training, step)
+    merged = jax.jit(training.params_of)
+    token_loss = None
     if dev is not None:
-        token_loss = make_token_loss(
-            training.decoder, dev, row_length=settings.row_length, chunk=settings.chunk, mesh=mesh
-        )
-        params_of = jax.jit(training.params_of)
+        options = {"row_length": settings.row_length, "chunk": settings.chunk, "mesh": mesh}
+        token_loss = make_token_loss(training.decoder, dev, **options)
 
-        def select(learned: PyTree) -> tuple[float, dict[str, float]]:
-            loss = token_loss(params_of(learned, constants) if settings.lora_rank else learned)
-            score = -loss if np.isfinite(loss) else -np.inf
-            return score, {"dev_loss": loss, "dev_perplexity": perplexity(loss)}
+    def select(learned: PyTree) -> tuple[float, dict[str, float]]:
+        assert token_loss is not None, "without dev texts nothing is selected"
+        loss = token_loss(merged(learned, constants) if settings.lora_rank else learned)
+        shown = {"dev_loss": loss, "dev_perplexity": perplexity(loss)}
+        return (-loss if np.isfinite(loss) else -np.inf), shown
 
     fitted = fit(
         step,
@@ -194,13 +200,13 @@ def train_language_model(
         updates=updates,
         select=select,
         select_at=settings.select_at(updates) if dev is not None else (),
-        key=step_key,
+        key=training.key,
         run=run,
         place=place,
         keep=settings.keep,
         wording=_WORDING,
     )
-    params = jax.device_get(jax.jit(training.params_of)(fitted.learned, constants))
+    params = jax.device_get(merged(fitted.learned, constants) if settings.lora_rank else fitted.learned)
     return Trained(params, _record(training, fitted, tokens, flops))
 
 
@@ -208,18 +214,14 @@ def _learned_itself(learned: PyTree, constants: PyTree) -> PyTree:
     return learned
 
 
-def _no_score(learned: PyTree) -> tuple[float, dict[str, float]]:
-    return -np.inf, {}
-
-
-def _work(training: Training, step: Update, key: Key) -> tuple[int, int]:
+def _work(training: Training, step: Update) -> tuple[int, int]:
     """(real tokens predicted, operations of matrix products) in all updates: a pure function of the settings."""
     facts = [training.batches.facts(number) for number in range(training.updates)]
     lengths = [length for length, _ in facts]
     flops = 0
     for length, count in Counter(lengths).items():
         found = training.batches(lengths.index(length))
-        flops += count * matmul_flops(step, training.state, training.constants, found, key)
+        flops += count * matmul_flops(step, training.state, training.constants, found, training.key)
     return sum(tokens for _, tokens in facts), flops
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -129,8 +130,8 @@ def save_decoder(
       params: all parameters; layers stacked or not.
       dtype: of the tensors in the file.
       tokenizer_from: folder whose tokenizer files are copied along.
-      tokenizer: written as `tokenizer.json`, one with new tokens for instance; not beside `tokenizer_from`, whose
-        other files would contradict it.
+      tokenizer: written as `tokenizer.json`, one with new tokens for instance, beside a `tokenizer_config.json` that
+        names the special tokens of the config; not beside `tokenizer_from`, whose other files would contradict it.
 
     Raises:
       UserError: the folder exists, or two tokenizers.
@@ -146,6 +147,16 @@ def save_decoder(
         write_model(temporary, huggingface_config(config), tensors)
         if tokenizer is not None:
             tokenizer.save(str(temporary / "tokenizer.json"))
+            values = _tokenizer_values(config, tokenizer)
+            (temporary / "tokenizer_config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+
+
+def _tokenizer_values(config: DecoderConfig, tokenizer: Tokenizer) -> dict[str, str]:
+    """What transformers reads beside `tokenizer.json`; without it, it takes the special tokens of the family."""
+    ids = {"bos_token": config.start_token, "pad_token": config.padding_token}
+    ids |= {"eos_token": config.end_tokens[0] if config.end_tokens else None}
+    names = {name: None if number is None else tokenizer.id_to_token(number) for name, number in ids.items()}
+    return {"tokenizer_class": "PreTrainedTokenizerFast"} | {k: token for k, token in names.items() if token}
 
 
 def _read(folder: Path, decoder: Decoder, stored: jnp.dtype, shardings: Shardings | None) -> dict:

@@ -7,14 +7,14 @@ W + (alpha / rank) A B. Adapters are a nested dict like the parameters, whose le
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Key, PyTree
@@ -41,7 +41,7 @@ def add_adapters(params: PyTree, patterns: Sequence[str], *, rank: int, key: Key
     """
     if rank < 1:
         raise UserError(f"lora: rank is {rank}; it must be at least 1")
-    flat = {"/".join(path): leaf for path, leaf in flatten_dict(params).items()}
+    flat: dict[str, Any] = {"/".join(path): leaf for path, leaf in flatten_dict(params).items()}
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in flat):
             raise UserError(f"lora: no parameter matches {pattern!r}; the first is {next(iter(flat))!r}")
@@ -71,14 +71,9 @@ def merge_adapters(adapters: PyTree, base: PyTree, *, alpha: float) -> PyTree:
       base: parameters.
       alpha: factor, see above.
     """
-    flat = flatten_dict(base)
-    pairs = flatten_dict(adapters, is_leaf=lambda path, node: set(node) == {"a", "b"})
-    return unflatten_dict(flat | {path: _merged(flat[path], **pair, alpha=alpha) for path, pair in pairs.items()})
-
-
-def _merged(
-    matrix: Float[Array, "*k i o"], a: Float[Array, "*k i r"], b: Float[Array, "*k r o"], alpha: float
-) -> Float[Array, "*k i o"]:
-    # The cotangent of W, of which nobody asks for, is all that a product in low precision would save.
-    change = functools.partial(jnp.matmul, preferred_element_type=a.dtype)(a, b) * (alpha / a.shape[-1])
-    return matrix + change.astype(matrix.dtype)
+    flat: dict[tuple, Any] = dict(flatten_dict(base))
+    pairs: dict[tuple, Any] = dict(flatten_dict(adapters, is_leaf=lambda path, node: set(node) == {"a", "b"}))
+    for path, pair in pairs.items():
+        change = jnp.matmul(pair["a"], pair["b"]) * (alpha / pair["a"].shape[-1])
+        flat[path] = flat[path] + change.astype(flat[path].dtype)
+    return unflatten_dict(flat)

@@ -7,19 +7,28 @@ import difflib
 import importlib.util
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.methods.registry import method_named
 from jaxdistill.pipeline.checks import check_value
 from jaxdistill.pipeline.config import ExperimentConfig, smoke
+from jaxdistill.pipeline.language_config import LanguageModelConfig, smoke_language_model
 
+# The kinds of configuration files, with what makes the smoke form.
+_SMOKE: dict[type, Callable[[Any], Any]] = {ExperimentConfig: smoke, LanguageModelConfig: smoke_language_model}
+Config = TypeVar("Config", ExperimentConfig, LanguageModelConfig)
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def load_config(path: str) -> ExperimentConfig:
+def load_config(path: str, kind: type[Config] = ExperimentConfig) -> Config:
     """What `get_config()` of a Python file returns; `path:smoke` gives its smoke form.
+
+    Args:
+      path: of the file.
+      kind: of configuration that it has to be.
 
     Raises:
       UserError: there is no such file, it cannot be run, it has no `get_config`, or that returns something else.
@@ -45,12 +54,13 @@ def load_config(path: str) -> ExperimentConfig:
     except Exception as error:
         reason = (str(error).strip().splitlines() or ["no message"])[0]
         raise UserError(f"config file {name!r} cannot be used: {type(error).__name__}: {reason}") from error
-    if not isinstance(config, ExperimentConfig):
-        raise UserError(f"get_config() of {name!r} returns {type(config).__name__}, not an ExperimentConfig")
-    return smoke(config) if form else config
+    if not isinstance(config, kind):
+        article = "an" if kind is ExperimentConfig else "a"
+        raise UserError(f"get_config() of {name!r} returns {type(config).__name__}, not {article} {kind.__name__}")
+    return _SMOKE[kind](config) if form else config
 
 
-def override(config: ExperimentConfig, changes: dict[str, str]) -> ExperimentConfig:
+def override(config: Config, changes: dict[str, str]) -> Config:
     """A configuration with some fields changed.
 
     Changing `method` alone puts that method's default settings in place of the old ones.
@@ -63,7 +73,7 @@ def override(config: ExperimentConfig, changes: dict[str, str]) -> ExperimentCon
       UserError: unknown field (close names are offered), wrong type, or a value that a configuration refuses.
     """
     changes = dict(changes)
-    if "method" in changes and changes["method"] != config.method:
+    if isinstance(config, ExperimentConfig) and changes.get("method", config.method) != config.method:
         name = changes.pop("method")
         config = dataclasses.replace(config, method=name, settings=method_named(name).config())
     tree: dict[str, Any] = {}

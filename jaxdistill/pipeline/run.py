@@ -15,9 +15,8 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.io.checkpoints import Checkpoints
 from jaxdistill.io.distilled import DistilledSet, load_distilled, save_distilled
-from jaxdistill.io.metrics import ConsoleWriter, JsonlWriter, MultiWriter, TensorBoardWriter
+from jaxdistill.io.metrics import MultiWriter
 from jaxdistill.io.plain import fingerprint, plain
-from jaxdistill.io.progress import Progress
 from jaxdistill.io.workdir import Workdir, open_workdir
 from jaxdistill.methods.base import Problem, Run
 from jaxdistill.methods.registry import BASELINES, method_named
@@ -28,6 +27,7 @@ from jaxdistill.pipeline.prepare import mesh_for, prepare
 from jaxdistill.pipeline.result import evaluate_run, summary
 from jaxdistill.pipeline.targets import check_targets
 from jaxdistill.pipeline.texts import check_text_scorers
+from jaxdistill.pipeline.writers import run_writers
 
 
 def run_experiment(
@@ -138,7 +138,7 @@ def distil(
     if main:
         part.path.mkdir(exist_ok=True)
     run = Run(
-        make_writer=functools.partial(_writers, config, problem, part) if main else None,
+        make_writer=_writers(config, problem, part) if main else None,
         checkpoints=Checkpoints(part.checkpoints, config_hash=fingerprint(identity(config, problem))),
         checkpoint_seconds=config.checkpoint_seconds,
         mesh=mesh,
@@ -159,14 +159,7 @@ def distil(
     return distilled
 
 
-def _writers(config: ExperimentConfig, problem: Problem, folder: Workdir, start: int) -> MultiWriter:
+def _writers(config: ExperimentConfig, problem: Problem, folder: Workdir) -> Callable[[int], MultiWriter]:
     updates = getattr(getattr(config.settings, "outer", None), "updates", 0)
     shown = ("loss", "real_accuracy", f"dev_{problem.data.task.metric}", "test_loss", "skipped")
-    console = ConsoleWriter(Progress("outer step", updates, start=start), names=shown)
-    return MultiWriter(
-        [
-            JsonlWriter(folder.metrics, resume_at=start),
-            TensorBoardWriter(folder.tensorboard, resume_at=start),
-            console,
-        ]
-    )
+    return functools.partial(run_writers, folder, label="outer step", total=updates, shown=shown)

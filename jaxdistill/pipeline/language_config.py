@@ -1,0 +1,159 @@
+"""The configuration of a language model's training: typed, frozen, checked at construction."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.methods.language_settings import LanguageModelling
+from jaxdistill.models.train_tokenizer import END_OF_TEXT
+from jaxdistill.pipeline.checks import at_least, check_types
+from jaxdistill.pipeline.config import LARGEST_SEED
+
+
+@dataclasses.dataclass(frozen=True)
+class CorpusConfig:
+    """Which texts.
+
+    Attributes:
+      sources: tasks, splits of them, files: see `data.corpus.load_corpus`.
+      dev_texts: texts of the dev part that are scored, the first in the order of a hash; 0 for all.
+    """
+
+    sources: tuple[str, ...] = ("toy/reviews",)
+    dev_texts: int = 0
+
+    def __post_init__(self):
+        check_types(self, "corpus")
+        at_least(self, "corpus", {"dev_texts": 0})
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenizerConfig:
+    """The tokenizer of a model from scratch; a loaded model has its own.
+
+    Attributes:
+      folder: one with tokenizer.json, or vocab.json and merges.txt; empty learns byte pairs from the training texts.
+      vocabulary: of learned ones: tokens at most.
+      end: token that closes a text, and opens one too.
+      special: further special tokens of learned ones.
+    """
+
+    folder: str = ""
+    vocabulary: int = 4096
+    end: str = END_OF_TEXT
+    special: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        check_types(self, "tokenizer")
+        if self.folder and self.special:
+            raise UserError(f"tokenizer.special is for a tokenizer that is learned, not for that of {self.folder!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """A model in the manner of GPT-2 from scratch, or one to go on with.
+
+    Attributes:
+      name: a Hugging Face folder or hub id to fine-tune; empty draws a model of the sizes below.
+      width, layers, heads: hidden size, depth, attention heads.
+      intermediate: size of the feed-forward layers; 0 for four times the width.
+      positions: tokens it can read; 0 for those of a training row.
+      dropout: rates of a model from scratch, used where training.dropout says so.
+      scan_layers, remat_layers: see `models.decoder.Decoder`.
+    """
+
+    name: str = ""
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    intermediate: int = 0
+    positions: int = 0
+    dropout: float = 0.1
+    scan_layers: bool = False
+    remat_layers: bool = False
+
+    def __post_init__(self):
+        check_types(self, "model")
+        at_least(self, "model", {"width": 1, "layers": 1, "heads": 1, "intermediate": 0, "positions": 0})
+        if self.width % self.heads:
+            raise UserError(f"model.width is {self.width}: accepted is a multiple of the {self.heads} heads")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplesConfig:
+    """Texts that the trained model writes into `samples.txt`.
+
+    Attributes:
+      count: texts from the start token.
+      prompts: texts that it goes on with, one sample each.
+      max_new: tokens of a sample at most; as many as the model can read where that is fewer.
+      temperature, top_p: of the draw.
+    """
+
+    count: int = 8
+    prompts: tuple[str, ...] = ()
+    max_new: int = 64
+    temperature: float = 1.0
+    top_p: float = 0.95
+
+    def __post_init__(self):
+        check_types(self, "samples")
+        at_least(self, "samples", {"count": 0, "max_new": 1})
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelConfig:
+    """One training of a language model.
+
+    Attributes:
+      seed: all randomness.
+      devices: of the mesh; 0 uses one device without a mesh, -1 all there are. Several processes use all of theirs.
+      checkpoint_seconds: time between checkpoints.
+    """
+
+    corpus: CorpusConfig = CorpusConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    model: ModelConfig = ModelConfig()
+    training: LanguageModelling = LanguageModelling()
+    samples: SamplesConfig = SamplesConfig()
+    seed: int = 0
+    devices: int = 0
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self):
+        check_types(self, "config")
+        at_least(self, "config", {"devices": -1, "checkpoint_seconds": 0})
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise UserError(f"seed is {self.seed}: accepted are seeds from 0 to {LARGEST_SEED}")
+        if self.model.name and self.tokenizer != TokenizerConfig():
+            raise UserError(f"tokenizer is set, but {self.model.name!r} brings its own: leave it at its default")
+        if self.model.positions and self.model.positions < self.training.row_length:
+            raise UserError(
+                f"model.positions is {self.model.positions}: accepted is training.row_length, "
+                f"{self.training.row_length}, or more"
+            )
+
+
+def smoke_language_model(config: LanguageModelConfig) -> LanguageModelConfig:
+    """The same training on the built-in reviews with a tiny model: four updates, in seconds."""
+    row_length = min(config.training.row_length, 32)
+    training = dataclasses.replace(
+        config.training,
+        updates=4,
+        epochs=0.0,
+        rows=4,
+        micro_batches=min(config.training.micro_batches, 2),
+        selections=2,
+        row_length=row_length,
+    )
+    return dataclasses.replace(
+        config,
+        corpus=CorpusConfig(dev_texts=20),
+        tokenizer=TokenizerConfig(vocabulary=300),
+        model=dataclasses.replace(
+            config.model, name="", width=32, layers=2, heads=2, intermediate=64, positions=row_length
+        ),
+        training=training,
+        samples=dataclasses.replace(config.samples, count=2, max_new=16, prompts=config.samples.prompts[:1]),
+    )
