@@ -152,12 +152,16 @@ def to_huggingface(config: EncoderConfig, num_classes: int, pad_token_id: int | 
         "model_type": config.family,
         "architectures": [f"{architecture}ForSequenceClassification"],
         "pad_token_id": pad_token_id,
-        "id2label": {str(i): f"LABEL_{i}" for i in range(num_classes)},
-        "label2id": {f"LABEL_{i}": i for i in range(num_classes)},
-    }
+    } | class_names(num_classes)
     if config.family == "distilbert":
         values["sinusoidal_pos_embds"] = False
     return values
+
+
+def class_names(num_classes: int) -> dict[str, Any]:
+    """The entries of a `config.json` that tell how many classes there are."""
+    names = [f"LABEL_{i}" for i in range(num_classes)]
+    return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 
 _REQUIRED = ("vocabulary", "width", "layers", "heads", "intermediate", "positions")
