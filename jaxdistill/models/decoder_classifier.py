@@ -10,7 +10,7 @@ Parameters are those of `models.decoder` with another head::
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,23 +26,9 @@ from jaxdistill.models.decoder_families import CLASSES, huggingface_config
 from jaxdistill.models.decoder_folder import read_decoder_config
 from jaxdistill.models.decoder_names import Tensor
 from jaxdistill.models.encoder import unstack_layers
-from jaxdistill.models.model_folder import Tensors, check_shapes, new_folder, write_model
+from jaxdistill.models.model_folder import Checkpoint, Tensors, check_shapes, new_folder, write_model
 
 SCORE = "score.weight"
-
-
-class DecoderCheckpoint(NamedTuple):
-    """What a folder holds.
-
-    Attributes:
-      config: of the decoder.
-      params: numpy float32 arrays, layers not stacked; with `classifier` where the checkpoint has one.
-      notes: what was ignored, one sentence each.
-    """
-
-    config: DecoderConfig
-    params: dict
-    notes: tuple[str, ...]
 
 
 def from_decoder(params: dict) -> dict:
@@ -57,7 +43,7 @@ def to_decoder(params: dict) -> dict:
     return body | {"head": params["final"]} if "final" in params else body
 
 
-def load_decoder_classifier(folder: Path) -> DecoderCheckpoint:
+def load_decoder_classifier(folder: Path) -> Checkpoint:
     """Read a causal language model, a bare decoder, or a decoder with a classification head.
 
     Raises:
@@ -68,9 +54,9 @@ def load_decoder_classifier(folder: Path) -> DecoderCheckpoint:
     used = decoder_names.used_names(file.shapes, config)
     found = {name: file.shapes[theirs] for name, theirs in used.items() if not name.startswith("lm_head.")}
     table = _tensors(config, SCORE in found)
-    flat = flatten_dict(jax.eval_shape(lambda key: init_decoder(Decoder(config), key), jax.random.key(0)))
+    shapes: Any = flatten_dict(jax.eval_shape(lambda key: init_decoder(Decoder(config), key), jax.random.key(0)))
     expected = {
-        tensor.name: decoder_names.tensor_shape(tensor.layout, [flat[_there(path)].shape for path in tensor.paths])
+        tensor.name: decoder_names.tensor_shape(tensor.layout, [shapes[_there(path)].shape for path in tensor.paths])
         for tensor in table
         if tensor.name != SCORE
     }
@@ -80,7 +66,7 @@ def load_decoder_classifier(folder: Path) -> DecoderCheckpoint:
     for tensor in table:
         parts = decoder_names.split(config, tensor.layout, file.read(used[tensor.name]))
         params |= {path: np.asarray(part, np.float32) for path, part in zip(tensor.paths, parts, strict=True)}
-    return DecoderCheckpoint(config, unflatten_dict(params), ())
+    return Checkpoint(config, unflatten_dict(params), ())
 
 
 def save_decoder_classifier(
