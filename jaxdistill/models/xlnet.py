@@ -15,6 +15,7 @@ With `scan_layers` the layers are one dict whose leaves stack all k layers along
 from __future__ import annotations
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -96,10 +97,11 @@ class XLNet(nn.Module):
 
         def run(x: Float[Array, "m d"], given: tuple) -> tuple[Float[Array, "m d"], None]:
             p, key = given
-            return layer.apply({"params": p}, x, sight, rows=rows, key=key), None
+            return cast(Array, layer.apply({"params": p}, x, sight, rows=rows, key=key)), None
 
         run = jax.checkpoint(run) if self.remat_layers else run
-        layer_keys = None if keys[2] is None else jax.random.split(keys[2], depth)
+        layers_key = keys[2]
+        layer_keys = None if layers_key is None else jax.random.split(layers_key, depth)
         if self.scan_layers:
             x, _ = jax.lax.scan(run, x, (params, layer_keys))
         else:

@@ -112,12 +112,13 @@ class LearnerConfig:
     """Which model learns.
 
     Attributes:
-      name: an encoder ("minilm", "tiny", a Hugging Face folder, or a hub id), or a small network over frozen word
+      name: a pretrained model ("minilm", a Hugging Face folder, or a hub id: BERT, RoBERTa, DistilBERT, XLNet, GPT-2,
+        OPT, Llama, Phi or Falcon), a tiny random one ("tiny", "tiny:gpt2", ...), or a small network over frozen word
         vectors (text_cnn, bi_rnn, bi_lstm, conv_lstm, mlp).
-      trainable: "all", "head" or, for encoders, "last_k:2".
-      dtype: float32 or, for encoders, bfloat16, of matrix products.
+      trainable: "all", "head" or, for pretrained models, "last_k:2".
+      dtype: float32 or, for pretrained models, bfloat16, of matrix products.
       dropout: whether learners drop features at the model's own rates in inner loops too, anew in each step.
-      scan_layers, remat_layers: of encoders: smaller programs, less memory; see `models.encoder.Encoder`.
+      scan_layers, remat_layers: of pretrained models: smaller programs, less memory; see `models.encoder.Encoder`.
       words: of small networks: which vectors, see `WordsConfig`.
       network: of small networks: see `models.classic_learner.ClassicOptions`.
     """
