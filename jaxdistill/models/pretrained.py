@@ -92,10 +92,8 @@ def load_model(name: str | os.PathLike[str], *, num_classes: int, **options: Any
       UserError: the name leads nowhere, or the checkpoint cannot be used.
     """
     source = os.fspath(name)
-    if source == "tiny" or source.startswith("tiny:"):
-        family = source.partition(":")[2] or "bert"
-        if family not in KINDS:
-            raise UserError(f"model {source!r}: no such family; accepted behind tiny: are {', '.join(KINDS)}")
+    family, folder = _kind(source)
+    if folder is None:
         tokenizer = tiny_tokenizer(family)
         config: Config = tiny_config(tokenizer.get_vocab_size(), family)
         learner = KINDS[family].learner(config, None, num_classes=num_classes, **options)
@@ -103,11 +101,6 @@ def load_model(name: str | os.PathLike[str], *, num_classes: int, **options: Any
         return Pretrained(
             learner, tokenizer, config, source, None, ("the tiny model is random, not pretrained", *notes)
         )
-    folder = find_folder(source)
-    family = read_config_values(folder).get("model_type")
-    if family not in KINDS:
-        accepted = f"supported are {', '.join(KINDS)}"
-        raise UserError(f"{folder / 'config.json'}: model_type {family!r} is not supported; {accepted}")
     config, params, notes = KINDS[family].load(folder)
     tokenizer, more = _for_pairs(load_tokenizer(folder), config)
     if tokenizer.get_vocab_size() > config.vocabulary:
@@ -120,6 +113,30 @@ def load_model(name: str | os.PathLike[str], *, num_classes: int, **options: Any
         notes += (f"{folder.name}: its classifier is not used, learners start from a fresh one",)
     learner = KINDS[family].learner(config, params, num_classes=num_classes, **options)
     return Pretrained(learner, tokenizer, config, source, folder, notes)
+
+
+def check_model(name: str | os.PathLike[str]) -> None:
+    """Whether `load_model` knows what to do with a name; reads no weights, but downloads a model that is on the hub.
+
+    Raises:
+      UserError: the name leads nowhere, or to a model of another family.
+    """
+    _kind(os.fspath(name))
+
+
+def _kind(source: str) -> tuple[str, Path | None]:
+    """Family and folder, the latter `None` for tiny models."""
+    if source == "tiny" or source.startswith("tiny:"):
+        family = source.partition(":")[2] or "bert"
+        if family not in KINDS:
+            raise UserError(f"model {source!r}: no such family; accepted behind tiny: are {', '.join(KINDS)}")
+        return family, None
+    folder = find_folder(source)
+    family = read_config_values(folder).get("model_type")
+    if family not in KINDS:
+        accepted = f"supported are {', '.join(KINDS)}"
+        raise UserError(f"{folder / 'config.json'}: model_type {family!r} is not supported; {accepted}")
+    return family, folder
 
 
 def _for_pairs(tokenizer: Tokenizer, config: Config) -> tuple[Tokenizer, tuple[str, ...]]:

@@ -17,7 +17,8 @@ from jaxdistill.pipeline.evaluate import Evaluator
 from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.prepare import mesh_for, prepare
 from jaxdistill.pipeline.scores import Scores, divergence_note, parts, values
-from jaxdistill.pipeline.targets import check_targets, score_targets, set_source, target_lines
+from jaxdistill.pipeline.targets import check_targets, score_targets, target_lines, target_notes
+from jaxdistill.pipeline.text_sources import random_source, set_source
 from jaxdistill.pipeline.training import training_plan
 
 
@@ -31,7 +32,8 @@ def evaluate_folder(
     """Train fresh learners on a distilled set and score them on the test split of the configured task.
 
     `config.evaluation.train_by` says whether by the set's learned step sizes or by a recipe. The models that
-    `config.evaluation.targets` names train on its texts beside them, without baselines.
+    `config.evaluation.targets` names train on its texts beside them, and where `random` is among
+    `config.evaluation.baselines` on random subsets of the same size.
 
     Args:
       folder: of the set.
@@ -40,7 +42,8 @@ def evaluate_folder(
       say: prints one line.
 
     Returns:
-      the summary of the scores, with "also" where the metric is a mean of others, "diverged", "targets" and "notes".
+      the summary of the scores, with "also" where the metric is a mean of others, "diverged", "notes", and of targets
+      "targets" and "seconds".
 
     Raises:
       UserError: the folder is no distilled set, or does not fit task or learner.
@@ -71,8 +74,15 @@ def evaluate_folder(
     if result["diverged"]:
         notes.append(divergence_note("the distilled set", result["diverged"], len(outcomes)))
         say(f"note: {notes[-1]}")
-    sources = [set_source("distilled set", distilled, evaluation)] if evaluation.targets else []
-    result["targets"] = score_targets(config, problem, sources, [], Scores())
+    result["targets"] = {}
+    if evaluation.targets:
+        own = [set_source("distilled set", distilled, evaluation)]
+        others = [random_source(config, problem, distilled)] if "random" in evaluation.baselines else []
+        kept = Scores()
+        result |= {"targets": score_targets(config, problem, own, others, kept), "seconds": kept.seconds}
+        for note in target_notes(config, problem, result["targets"], full=False):
+            notes.append(note)
+            say(f"note: {note}")
     result["notes"] = notes
     say(f"{problem.data.task.metric} on test of {config.task.name}: {result['mean']:.2f} ({result['n']} learners)")
     for name, entry in result["also"].items():

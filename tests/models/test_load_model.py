@@ -55,20 +55,13 @@ def test_tiny():
 
 @pytest.mark.parametrize("family", KINDS)
 def test_every_family_without_a_download(family):
-    """Pairs through tokenizer and learner, one of them with an empty text."""
-    loaded = load_model(f"tiny:{family}", num_classes=3, scan_layers=True)
-    assert loaded.config is not None and loaded.learner.shape["width"] == 32
-    texts = Split([("a fine film", "truly"), ("", "no")], np.zeros(2, np.int32))
-    encoded = encode(texts, loaded.tokenizer, 32)
-    batch = jax.tree.map(jnp.asarray, pad(encoded, np.arange(2), length=12, examples=2))
-
-    @jax.jit
-    def logits_of(key, batch):
-        return loaded.learner.apply(loaded.learner.init(key), batch).logits
-
-    found = logits_of(jax.random.key(0), batch)
-    assert found.shape == (2, 3) and np.isfinite(found).all() and (found[0] != found[1]).all()
-    np.testing.assert_array_equal(found, logits_of(jax.random.key(0), batch))
+    """Traced, not computed: the numbers are the parity tests' affair."""
+    loaded = load_model(f"tiny:{family}", num_classes=3)
+    assert loaded.learner.shape["width"] == 32 and loaded.learner.max_length == 128
+    encoded = encode(Split([("a fine film", "truly"), ("", "no")], np.zeros(2, np.int32)), loaded.tokenizer, 32)
+    batch = pad(encoded, np.arange(2), length=12, examples=2)
+    outputs = jax.eval_shape(lambda key: loaded.learner.apply(loaded.learner.init(key), batch), jax.random.key(0))
+    assert outputs.logits.shape == (2, 3) and outputs.features.shape == (2, 32)
 
 
 TOGETHER = {
