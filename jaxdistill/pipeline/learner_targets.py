@@ -65,7 +65,7 @@ class LearnerTarget:
 
     Attributes:
       parameters: of the learner, trained or not.
-      notes: what a user should know of the model and its texts.
+      notes: what a user should know of the model.
     """
 
     def __init__(self, name: str, config: ExperimentConfig, problem: Problem, stop: Callable[[], bool]):
@@ -77,7 +77,8 @@ class LearnerTarget:
         self._evaluator = Evaluator(own, named_key(config.seed, "evaluate"), stop=stop)
         shapes = jax.eval_shape(own.pretrained.learner.init, jax.random.key(0))
         self.parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
-        self.notes = tuple(f"{name}: {note}" for note in own.notes)
+        # How many texts are cut the run says of its own learner.
+        self.notes = tuple(f"{name}: {note}" for note in own.notes if "truncated" not in note)
 
     def outcomes(self, source: Source, numbers: Sequence[int]) -> Iterator[Outcome]:
         """Outcomes of learners trained on the sets of a source in turn by the recipe of the run, as they come."""
