@@ -133,7 +133,8 @@ class Learner(NamedTuple):
       embed: `embed(variables, batch)` is a sentence vector of each example, [n, d], for coresets; `None` when there is
         none.
       max_length: most positions a row may have.
-      shape: static sizes: "width", "layers", "heads", "classes", "logits" (of the head), "vocabulary".
+      shape: static sizes: "width" (of the word table), "layers", "heads" (0 where there are no attention rows to give
+        labels to), "classes", "logits" (of the head), "vocabulary".
       packs: whether a row may hold several examples.
       min_length: fewest positions a row may have.
       threshold: by how much the last logit must exceed the others for its class to be called.

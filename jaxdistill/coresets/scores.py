@@ -32,15 +32,20 @@ def error_norms(logits: Float[np.ndarray, "n c"], labels: Int[np.ndarray, " n"])
 
 
 def head_gradient_norms(
-    logits: Float[np.ndarray, "n c"], features: Float[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]
+    logits: Float[np.ndarray, "n c"],
+    features: Float[np.ndarray, "n d"],
+    labels: Int[np.ndarray, " n"],
+    *,
+    bias: bool = True,
 ) -> Float[np.ndarray, " n"]:
     """Norm of the gradient of each example's cross-entropy in weights and bias of a linear head on `features`.
 
-    The gradient is h (p - y)^T in the weights and p - y in the bias, so its norm is |p - y| sqrt(|h|^2 + 1). Its mean
-    over learners is GraNd (Paul et al. 2021, definition 2.1) of the head alone.
+    The gradient is h (p - y)^T in the weights and p - y in the bias, so its norm is |p - y| sqrt(|h|^2 + 1), and
+    |p - y| |h| of a head without `bias`. Its mean over learners is GraNd (Paul et al. 2021, definition 2.1) of the head
+    alone.
     """
     square_norms = np.sum(np.square(features.astype(np.float64)), axis=1)
-    return error_norms(logits, labels) * np.sqrt(square_norms + 1.0)
+    return error_norms(logits, labels) * np.sqrt(square_norms + float(bias))
 
 
 def example_gradient_norms(

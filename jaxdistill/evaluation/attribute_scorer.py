@@ -23,9 +23,10 @@ from jaxdistill.evaluation.features import ROWS, read_batches
 from jaxdistill.evaluation.score_cache import cached_scores, parameter_hash
 from jaxdistill.io.plain import fingerprint
 from jaxdistill.models.encoder import Encoder
+from jaxdistill.models.hub import find_folder
 from jaxdistill.models.huggingface import load_folder
 from jaxdistill.models.model_folder import read_config_values
-from jaxdistill.models.pretrained import find_folder, short_name
+from jaxdistill.models.pretrained import short_name
 from jaxdistill.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:

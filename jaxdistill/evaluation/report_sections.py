@@ -99,7 +99,7 @@ def seed_table(result: dict[str, Any]) -> str:
 
 
 def target_table(result: dict[str, Any]) -> str:
-    """Scores of models that are not neural, trained on the same texts."""
+    """Scores of other models, trained on the same texts."""
     targets = result.get("targets") or {}
     if not targets:
         return ""
@@ -109,12 +109,30 @@ def target_table(result: dict[str, Any]) -> str:
     rows = []
     for target, entry in targets.items():
         gain = (entry.get("paired") or {}).get("random")
+        seconds = seconds_of_training(result, target)
+        facts = [
+            f"{entry['parameters']:,}" if "parameters" in entry else "",
+            "" if seconds is None else f"{seconds:.2g}",
+        ]
         cells = [_brief(scores[target][name]) if name in scores[target] else "" for name in sets]
-        rows.append([text(target), *cells, "" if gain is None else f"{gain['mean']:+.2f}{_interval(gain['ci95'])}"])
-    quiet = '<p class="quiet">Mean and standard deviation over n trainings. A model without randomness is trained once '
-    quiet += "on each set of texts: there n counts sets.</p>"
-    shown = table(["model/features", *sets, f"{method} minus random"], rows)
-    return section("Models that are not neural, in percent", shown + quiet)
+        difference = "" if gain is None else f"{gain['mean']:+.2f}{_interval(gain['ci95'])}"
+        rows.append([text(target), *facts, *cells, difference])
+    quiet = (
+        '<p class="quiet">Mean and standard deviation over n trainings; seconds are those of a training on the set of '
+    )
+    quiet += (
+        "the method, with its scores on test. A model without randomness is trained once on each set of texts: there "
+    )
+    quiet += "n counts sets.</p>"
+    shown = table(["model", "parameters", "seconds", *sets, f"{method} minus random"], rows)
+    return section("Other models on the same texts, in percent", shown + quiet)
+
+
+def seconds_of_training(result: dict[str, Any], target: str) -> float | None:
+    """Mean seconds that a target took to train on a set of the method and to be scored; `None` where unknown."""
+    name, seconds = f"{target}/{result.get('method', 'method')}", result.get("seconds") or {}
+    spent = [value for key, value in seconds.items() if key == name or key.startswith(f"{name}/")]
+    return sum(spent) / result["targets"][target]["test"]["n"] if spent else None
 
 
 def label_table(distilled: DistilledSet) -> str:

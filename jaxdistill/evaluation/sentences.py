@@ -13,7 +13,7 @@ from jaxdistill.data.encoding import encode
 from jaxdistill.data.sources import TaskData
 from jaxdistill.data.splits import Split
 from jaxdistill.evaluation.features import mean_features
-from jaxdistill.models.pretrained import load_encoder
+from jaxdistill.models.pretrained import load_model
 
 
 def sentence_vectors(encoder: str, texts: list[tuple[str, ...]], *, max_length: int = 128) -> Float[np.ndarray, "n d"]:
@@ -22,14 +22,14 @@ def sentence_vectors(encoder: str, texts: list[tuple[str, ...]], *, max_length: 
     MiniLM reads about a hundred short texts a second on one CPU core.
 
     Args:
-      encoder: see `models.pretrained.load_encoder`.
+      encoder: see `models.pretrained.load_model`.
       texts: one or two strings each.
       max_length: tokens of a text at most; the encoder's own bound holds too.
 
     Raises:
       UserError: there is no such encoder.
     """
-    loaded = load_encoder(encoder, num_classes=2)
+    loaded = load_model(encoder, num_classes=2)
     length = min(max_length, loaded.learner.max_length)
     encoded = encode(Split(texts, np.zeros(len(texts), np.int32)), loaded.tokenizer, length)
     variables = loaded.learner.init(jax.random.key(0))

@@ -92,6 +92,12 @@ class Target(NamedTuple):
         return MODELS[self.model].seeded
 
 
+def is_text_model(name: str) -> bool:
+    """Whether a target is meant to be one of these models, rightly spelled or not, and no learner."""
+    model, _, features = name.partition("/")
+    return model in MODELS or features in FEATURES
+
+
 def target_named(name: str) -> Target:
     """The target called "<model>/<features>".
 

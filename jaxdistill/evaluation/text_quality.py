@@ -28,7 +28,7 @@ class Judge:
     Attributes:
       training: texts of the training split, one or two strings each.
       language_model: of the fluency; `None` leaves it out.
-      encoder: whose sentence vectors find the nearest training texts, see `models.pretrained.load_encoder`; empty
+      encoder: whose sentence vectors find the nearest training texts, see `models.pretrained.load_model`; empty
         finds them by their shared words. It reads all training texts.
       cache: folder in which a language model's scores are kept; `None` keeps none.
     """

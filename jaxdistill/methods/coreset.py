@@ -26,7 +26,7 @@ from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Method, Problem, Run, manifest
 from jaxdistill.methods.example_scores import SCORES, Scoring
 from jaxdistill.methods.meta_learning import LrPer, Outer, check_lr_per, finish, initial_step_sizes, learn
-from jaxdistill.models.pretrained import load_encoder
+from jaxdistill.models.pretrained import load_model
 from jaxdistill.objectives.inner_problem import InnerSpec
 from jaxdistill.objectives.labels import LabelKind, initial_labels, label_targets
 
@@ -266,7 +266,7 @@ def _features(config: Coreset, problem: Problem, members: Int[np.ndarray, " m"])
         return mean_features(learner, problem.base(), problem.train, members, row_length=row_length)
     if problem.data.task.vector_format is not None:
         raise UserError(f"features is 'minilm', but task {problem.data.task.name!r} has no texts: give learner")
-    minilm = load_encoder("minilm", num_classes=problem.classes)
+    minilm = load_model("minilm", num_classes=problem.classes)
     length = min(int(problem.train.lengths.max()), minilm.learner.max_length)
     encoded = encode(problem.data.train.take(members), minilm.tokenizer, length)
     variables = minilm.learner.init(jax.random.key(0))

@@ -109,7 +109,8 @@ def grand(
     if scoring.gradients == "head":
         labels = problem.train.labels[members]
         outputs = _outputs("grand", scoring, problem, members, key, run)
-        return _mean(head_gradient_norms(output.logits, output.features, labels) for output in outputs)
+        bias = "bias" in problem.pretrained.learner.groups["classifier"]
+        return _mean(head_gradient_norms(output.logits, output.features, labels, bias=bias) for output in outputs)
     trainer = problem.trainer()
     recipe, _ = _recipe(scoring, len(members), run)
     norms = GradientNorms(trainer.learner(recipe))

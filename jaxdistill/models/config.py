@@ -28,7 +28,8 @@ class EncoderConfig:
       token_types: rows of the token-type table; 0 for none (DistilBERT).
       norm_epsilon: added to the variance in layer normalisation.
       activation: of the feed-forward layer; "gelu" is the exact one, "gelu_new" its tanh approximation.
-      hidden_dropout, attention_dropout: rates, used only in training mode.
+      hidden_dropout, attention_dropout, head_dropout: rates, used only in training mode; the last is that of the
+        classification head.
       initializer_range: standard deviation of freshly drawn weights.
       attention_implementation: only "xla"; fused kernels have no second derivative, and distillation needs it.
 
@@ -49,6 +50,7 @@ class EncoderConfig:
     activation: str = "gelu"
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
+    head_dropout: float = 0.1
     initializer_range: float = 0.02
     attention_implementation: str = "xla"
 
@@ -76,7 +78,7 @@ class EncoderConfig:
                 f"encoder config: position_offset {self.position_offset} leaves no usable row of {self.positions} "
                 "positions; it must be smaller"
             )
-        for name in ("hidden_dropout", "attention_dropout"):
+        for name in ("hidden_dropout", "attention_dropout", "head_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"encoder config: {name} is {getattr(self, name)}; it must lie in [0, 1)")
         for name in ("norm_epsilon", "initializer_range"):
@@ -124,7 +126,10 @@ def from_huggingface(values: Mapping[str, Any], source: str = "config.json") -> 
         raise UserError(f"{source}: no entry {', '.join(missing)}; an encoder of type {family} needs it")
     fields = {field: values[key] for field, key in names.items() if values.get(key) is not None}
     if family == "distilbert":
-        fields |= {"token_types": 0, "norm_epsilon": 1e-12}
+        fields = {"head_dropout": 0.2} | fields | {"token_types": 0, "norm_epsilon": 1e-12}
+    else:
+        # Where the head has no rate of its own, it has that of the body.
+        fields.setdefault("head_dropout", fields.get("hidden_dropout", EncoderConfig.hidden_dropout))
     if family == "roberta":
         fields["position_offset"] = int(values.get("pad_token_id", 1)) + 1
     return EncoderConfig(family=family, **fields)
@@ -147,12 +152,16 @@ def to_huggingface(config: EncoderConfig, num_classes: int, pad_token_id: int | 
         "model_type": config.family,
         "architectures": [f"{architecture}ForSequenceClassification"],
         "pad_token_id": pad_token_id,
-        "id2label": {str(i): f"LABEL_{i}" for i in range(num_classes)},
-        "label2id": {f"LABEL_{i}": i for i in range(num_classes)},
-    }
+    } | class_names(num_classes)
     if config.family == "distilbert":
-        values |= {"sinusoidal_pos_embds": False, "seq_classif_dropout": config.hidden_dropout}
+        values["sinusoidal_pos_embds"] = False
     return values
+
+
+def class_names(num_classes: int) -> dict[str, Any]:
+    """The entries of a `config.json` that tell how many classes there are."""
+    names = [f"LABEL_{i}" for i in range(num_classes)]
+    return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 
 _REQUIRED = ("vocabulary", "width", "layers", "heads", "intermediate", "positions")
@@ -168,6 +177,7 @@ _BERT_KEYS = {
     "activation": "hidden_act",
     "hidden_dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob",
+    "head_dropout": "classifier_dropout",
     "initializer_range": "initializer_range",
 }
 _DISTILBERT_KEYS = {
@@ -180,5 +190,6 @@ _DISTILBERT_KEYS = {
     "activation": "activation",
     "hidden_dropout": "dropout",
     "attention_dropout": "attention_dropout",
+    "head_dropout": "seq_classif_dropout",
     "initializer_range": "initializer_range",
 }

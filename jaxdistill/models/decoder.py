@@ -96,6 +96,11 @@ class Decoder(nn.Module):
         """Logits of hidden states of `states`, at least float32."""
         return self.head(hidden, self.embeddings.table())
 
+    def features(self, hidden: Float[Array, "m d"]) -> Float[Array, "m e"]:
+        """What the logits, or a classifier in their place, are made of: hidden states of `states`, normalised, and in
+        OPT-350m projected."""
+        return self.head(hidden, None)
+
     def _layers(
         self, x: Float[Array, "m d"], sight: Sight, cache: Cache | None, rows: int, keep: bool, key: Key | None
     ) -> tuple[Float[Array, "m d"], KeyValues | None]:

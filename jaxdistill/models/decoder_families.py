@@ -86,9 +86,9 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "phi": {"positions": 2048, "tied_head": False} | _NO_DROPOUT,
     "falcon": {"positions": 2048, "activation": "gelu", "attention_bias": False} | _NO_DROPOUT,
 }
-_ARCHITECTURES = {"gpt2": "GPT2LMHeadModel"} | {
-    family: f"{name}ForCausalLM" for family, name in zip(FAMILIES[1:], ("OPT", "Llama", "Phi", "Falcon"), strict=True)
-}
+# How transformers starts the names of a family's classes.
+CLASSES = dict(zip(FAMILIES, ("GPT2", "OPT", "Llama", "Phi", "Falcon"), strict=True))
+_ARCHITECTURES = {family: f"{name}ForCausalLM" for family, name in CLASSES.items()} | {"gpt2": "GPT2LMHeadModel"}
 _SAME_ACTIVATION = {"gelu_pytorch_tanh": "gelu_new", "gelu_fast": "gelu_new", "swish": "silu"}
 # Switches that change what is computed in ways the module does not have.
 _REFUSED = ("add_cross_attention", "qk_layernorm", "quantization_config")

@@ -23,10 +23,10 @@ from jaxdistill.models.decoder_config import DecoderConfig
 from jaxdistill.models.decoder_families import decoder_config, huggingface_config
 from jaxdistill.models.decoder_names import Tensor
 from jaxdistill.models.encoder import unstack_layers
+from jaxdistill.models.hub import find_folder
 from jaxdistill.models.layers import wide
 from jaxdistill.models.model_folder import Tensors, check_shapes, new_folder, read_config_values, write_model
 from jaxdistill.models.names import Path as ParameterPath
-from jaxdistill.models.pretrained import find_folder
 from jaxdistill.models.tiny import tiny_decoder_config
 
 if TYPE_CHECKING:

@@ -59,18 +59,21 @@ class DecoderEmbeddings(nn.Module):
 
 
 class DecoderHead(nn.Module):
-    """Logits of hidden states: last normalisation, then the word table or a matrix of its own."""
+    """Logits of hidden states: last normalisation, then the word table or a matrix of its own. Without a table, what
+    that matrix would read."""
 
     config: DecoderConfig
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: Float[Array, "m d"], table: Float[Array, "v e"]) -> Float[Array, "m v"]:
+    def __call__(self, x: Float[Array, "m d"], table: Float[Array, "v e"] | None) -> Float[Array, "m f"]:
         config, logits_type = self.config, wide(self.dtype)
         if config.final_norm:
             x = Norm(config.norm_epsilon, self.dtype, config.norm, config.norm_affine, name="norm")(x)
         if config.embedding_width != config.width:
             x = Dense(config.embedding_width, config.initializer_range, self.dtype, False, name="project")(x)
+        if table is None:
+            return x
         if config.tied_head:
             kernel = table.T
         else:

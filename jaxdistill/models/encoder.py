@@ -147,10 +147,10 @@ class Encoder(nn.Module):
         keys = jax.random.split(key, 2) if key is not None else (None, None)
         x = x.astype(dtype)
         if config.family == "roberta":
-            x = dropout(x, config.hidden_dropout, keys[0])
+            x = dropout(x, config.head_dropout, keys[0])
         x = Dense(config.width, config.initializer_range, dtype, name="pooler")(x)
         features = jax.nn.relu(x) if config.family == "distilbert" else jnp.tanh(x)
-        x = dropout(features, config.hidden_dropout, keys[1])
+        x = dropout(features, config.head_dropout, keys[1])
         return features, Dense(self.num_classes, config.initializer_range, dtype, name="classifier")(x)
 
 

@@ -1,17 +1,35 @@
-"""Model folders from the Hugging Face hub."""
+"""Where model folders are: on disk, in a package, on the Hugging Face hub."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 from jaxdistill.core.errors import UserError
+from jaxdistill.models.minilm import minilm_folder
 from jaxdistill.models.tokenizer import FILES as TOKENIZER_FILES
 
 PROBE_SECONDS = 5.0
 SAFE_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 PICKLED_WEIGHTS = ("pytorch_model*.bin*",)
+
+
+def find_folder(source: str) -> Path:
+    """The checkpoint folder that a name stands for; downloads it when it is a hub id that is not in the cache.
+
+    Raises:
+      UserError: there is none.
+    """
+    if source == "minilm":
+        return minilm_folder()
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source):
+        raise UserError(f"model {source!r}: no such folder; expected minilm, tiny, a folder or a hub id")
+    return download(source)
 
 
 def download(name: str) -> Path:

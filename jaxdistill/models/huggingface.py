@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +12,15 @@ from jaxdistill.core.types import PyTree
 from jaxdistill.models import names
 from jaxdistill.models.config import EncoderConfig, from_huggingface, to_huggingface
 from jaxdistill.models.encoder import unstack_layers
-from jaxdistill.models.model_folder import Tensors, check_shapes, new_folder, read_config_values, some, write_model
-
-
-class Checkpoint(NamedTuple):
-    """What a folder holds.
-
-    Attributes:
-      config: of the encoder.
-      params: numpy float32 arrays in the layout of `models.encoder`, layers not stacked; without `pooler` or
-        `classifier` where the checkpoint has none.
-      notes: what was ignored or is missing, one sentence each.
-    """
-
-    config: EncoderConfig
-    params: dict
-    notes: tuple[str, ...]
+from jaxdistill.models.model_folder import (
+    Checkpoint,
+    Tensors,
+    check_shapes,
+    new_folder,
+    read_config_values,
+    some,
+    write_model,
+)
 
 
 def load_folder(folder: Path) -> Checkpoint:

@@ -206,7 +206,9 @@ class EncoderLayer(nn.Module):
         context = jnp.einsum("rhqk,rkhe->rqhe", probabilities, values).reshape(rows, -1, config.width)
         context = context.reshape(-1, config.width) if first is None else first.from_slots(context)
 
-        y = dropout(dense(config.width, "output")(context), config.hidden_dropout, keys[1])
+        # DistilBERT drops nothing of what attention has gathered.
+        rate = 0.0 if config.family == "distilbert" else config.hidden_dropout
+        y = dropout(dense(config.width, "output")(context), rate, keys[1])
         x = Norm(config.norm_epsilon, self.dtype, name="attention_norm")(x + y)
         y = ACTIVATIONS[config.activation](dense(config.intermediate, "expand")(x))
         y = dropout(dense(config.width, "contract")(y), config.hidden_dropout, keys[2])

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,21 @@ from jaxdistill.models.tokenizer import FILES as TOKENIZER_FILES
 from jaxdistill.models.torch_file import read_torch_file
 
 SHOWN = 3
+
+
+class Checkpoint(NamedTuple):
+    """What the folder of a classifier, or of a body to put a classifier on, holds.
+
+    Attributes:
+      config: the record of the family, an `EncoderConfig` for instance.
+      params: numpy float32 arrays in the layout of the family's module, layers not stacked; without the parts of the
+        head that the checkpoint does not have.
+      notes: what was ignored or is missing, one sentence each.
+    """
+
+    config: Any
+    params: dict
+    notes: tuple[str, ...]
 
 
 def read_config_values(folder: Path) -> dict[str, Any]:

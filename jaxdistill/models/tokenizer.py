@@ -59,6 +59,22 @@ def word_piece(vocabulary: dict[str, int], *, lowercase: bool) -> Tokenizer:
     return tokenizer
 
 
+def separate_pairs(tokenizer: Tokenizer, token: str) -> Tokenizer:
+    """The tokenizer with a token between the two texts of a pair, and nothing around them.
+
+    Args:
+      tokenizer: one that adds nothing of its own; it is changed.
+      token: of its vocabulary.
+    """
+    from tokenizers import processors
+
+    between = processors.TemplateProcessing(
+        single="$A", pair=f"$A {token} $B:1", special_tokens=[(token, tokenizer.token_to_id(token))]
+    )
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), between])
+    return tokenizer
+
+
 def _from_vocab_txt(folder: Path) -> Tokenizer:
     """BERT's tokenizer from `vocab.txt`; cased if `tokenizer_config.json` says so."""
     settings = folder / "tokenizer_config.json"

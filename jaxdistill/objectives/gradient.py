@@ -211,7 +211,8 @@ def _head_gradients(learner: Learner, variables: Variables, batch: Batch, weight
     errors = probabilities * jnp.sum(targets, axis=-1, keepdims=True) - targets
     w = _normalised(weights).astype(errors.dtype)
     kernel = jnp.einsum("kn,nd,nc->kdc", w, outputs.features, errors)
-    return {"classifier": {"kernel": kernel, "bias": w @ errors}}
+    bias = {"bias": w @ errors} if "bias" in learner.groups["classifier"] else {}
+    return {"classifier": {"kernel": kernel} | bias}
 
 
 def _normalised(weights: Float[Array, "k n"]) -> Float[Array, "k n"]:

@@ -60,11 +60,18 @@ def baseline_sets(
     """The sets of a baseline: `number` subsets of `random`, those of its first learners, and one set of any other,
     kept in the run folder. Arguments and errors as for `baseline_outcomes`."""
     if name == "random":
-        return [_drawn(name, config, problem, stop, draw) for draw in range(number)]
+        return random_sets(config, problem, stop, number)
     path = folder.baseline(name)
     if not path.exists():
         save_distilled(path, _drawn(name, config, problem, stop, 0))
     return [load_distilled(path, expect={"config": plain(_settings(name, config))})]
+
+
+def random_sets(
+    config: ExperimentConfig, problem: Problem, stop: Callable[[], bool], number: int
+) -> list[DistilledSet]:
+    """The random subsets of the first `number` learners. Arguments and errors as for `baseline_outcomes`."""
+    return [_drawn("random", config, problem, stop, draw) for draw in range(number)]
 
 
 def _settings(name: str, config: ExperimentConfig) -> Any:

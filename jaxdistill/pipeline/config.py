@@ -9,7 +9,7 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.data.balance import BALANCE_OBJECTIVES
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.evaluation.recipes import DILM, Recipe
-from jaxdistill.evaluation.text_models import target_named
+from jaxdistill.evaluation.text_models import is_text_model, target_named
 from jaxdistill.methods.registry import BASELINES, method_named
 from jaxdistill.models.classic_learner import NETWORKS, ClassicOptions
 from jaxdistill.pipeline.checks import at_least, check_types
@@ -112,12 +112,13 @@ class LearnerConfig:
     """Which model learns.
 
     Attributes:
-      name: an encoder ("minilm", "tiny", a Hugging Face folder, or a hub id), or a small network over frozen word
+      name: a pretrained model ("minilm", a Hugging Face folder, or a hub id: BERT, RoBERTa, DistilBERT, XLNet, GPT-2,
+        OPT, Llama, Phi or Falcon), a tiny random one ("tiny", "tiny:gpt2", ...), or a small network over frozen word
         vectors (text_cnn, bi_rnn, bi_lstm, conv_lstm, mlp).
-      trainable: "all", "head" or, for encoders, "last_k:2".
-      dtype: float32 or, for encoders, bfloat16, of matrix products.
+      trainable: "all", "head" or, for pretrained models, "last_k:2".
+      dtype: float32 or, for pretrained models, bfloat16, of matrix products.
       dropout: whether learners drop features at the model's own rates in inner loops too, anew in each step.
-      scan_layers, remat_layers: of encoders: smaller programs, less memory; see `models.encoder.Encoder`.
+      scan_layers, remat_layers: of pretrained models: smaller programs, less memory; see `models.encoder.Encoder`.
       words: of small networks: which vectors, see `WordsConfig`.
       network: of small networks: see `models.classic_learner.ClassicOptions`.
     """
@@ -160,10 +161,12 @@ class EvaluationConfig:
       full_lr: its peak learning rate, and that of other learners of real data (teachers, those that score texts) which
         have none of their own.
       full_students: learners of the full-data reference.
-      targets: models that are not neural, trained on the same texts beside the learners: "logistic_regression",
-        "linear_svm", "naive_bayes" or "random_forest", then what they see of a text: "/tfidf", "/tfidf_train" or
-        "/encoder"; see `evaluation.text_models.Target`. Of sets of texts only.
-      target_seeds: random subsets of the baseline `random` for each target, and seeds of each random forest.
+      targets: other models, trained on the same texts beside the learners. Learners are named as in `LearnerConfig`
+        and train by `recipe`. Of models that are not neural there are "logistic_regression", "linear_svm",
+        "naive_bayes" and "random_forest", then what they see of a text: "/tfidf", "/tfidf_train" or "/encoder"; see
+        `evaluation.text_models.Target`. Of sets of texts only.
+      target_seeds: random subsets of the baseline `random` for each target, and trainings on each set of learners and
+        random forests.
       language_model: a decoder (a folder, a hub id, or "tiny") under which the perplexity of texts that a method wrote
         is measured, beside their diversity and their overlap with the training texts; empty for none.
       text_encoder: an encoder whose sentence vectors find the training texts nearest to those; empty finds them by
@@ -190,7 +193,10 @@ class EvaluationConfig:
         least = {"students": 0, "full_students": 1, "full_epochs": 0, "baseline_students": 2 if self.baselines else 0}
         at_least(self, "evaluation", least | {"target_seeds": 2})
         for target in self.targets:
-            target_named(target)
+            if not target:
+                raise UserError("evaluation.targets holds an empty name: give those of learners and text models")
+            if is_text_model(target):
+                target_named(target)
         if not 0.0 < self.full_lr < float("inf"):
             raise UserError(f"evaluation.full_lr is {self.full_lr}: accepted is a number above 0")
         if unknown := [name for name in self.baselines if name not in BASELINES]:
@@ -275,7 +281,7 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
         baseline_students=2,
         recipe=dataclasses.replace(config.evaluation.recipe, steps=2),
         full_epochs=0.0,
-        targets=config.evaluation.targets[:1],
+        targets=tuple(map(_quick_target, config.evaluation.targets[:1])),
         target_seeds=2,
         language_model="tiny" if config.evaluation.language_model else "",
         text_encoder="tiny" if config.evaluation.text_encoder else "",
@@ -297,3 +303,8 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
         evaluation=evaluation,
         seeds=1,
     )
+
+
+def _quick_target(name: str) -> str:
+    """A target of the same kind that is quickly trained."""
+    return name if is_text_model(name) or name in NETWORKS or name.startswith("tiny") else "tiny"

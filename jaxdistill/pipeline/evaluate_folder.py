@@ -18,7 +18,8 @@ from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.prepare import mesh_for, prepare
 from jaxdistill.pipeline.scores import Scores, divergence_note, parts, values
 from jaxdistill.pipeline.set_tables import is_table, load_sets
-from jaxdistill.pipeline.targets import check_targets, score_targets, set_source, target_lines
+from jaxdistill.pipeline.targets import check_targets, score_targets, target_lines, target_notes
+from jaxdistill.pipeline.text_sources import random_source, set_source
 from jaxdistill.pipeline.texts import check_text_scorers, judge_texts, text_lines
 from jaxdistill.pipeline.training import training_plan
 
@@ -36,7 +37,8 @@ def evaluate_folder(
     Learner i is the same of every set. With several sets the interval is that over their means.
 
     `config.evaluation.train_by` says whether by the set's learned step sizes or by a recipe. The models that
-    `config.evaluation.targets` names train on its texts beside them, without baselines.
+    `config.evaluation.targets` names train on its texts beside them, and where `random` is among
+    `config.evaluation.baselines` on random subsets of the same size.
 
     Args:
       folder: of the set; or a table of texts and labels, see `pipeline.set_tables`.
@@ -46,7 +48,8 @@ def evaluate_folder(
       say: prints one line.
 
     Returns:
-      the summary of the scores, with "also" where the metric is a mean of others, "diverged", "targets" and "notes".
+      the summary of the scores, with "also" where the metric is a mean of others, "diverged", "notes", and of targets
+      "targets" and "seconds".
 
     Raises:
       UserError: the folder is no distilled set, or does not fit task or learner; see also `load_sets`.
@@ -85,8 +88,15 @@ def evaluate_folder(
     if result["diverged"]:
         notes.append(divergence_note("the distilled set", result["diverged"], result["n"]))
         say(f"note: {notes[-1]}")
-    sources = [set_source(name, s, evaluation) for name, s in sets.items()] if evaluation.targets else []
-    result["targets"] = score_targets(config, problem, sources, [], Scores())
+    result["targets"] = {}
+    if evaluation.targets:
+        own = [set_source(name, s, evaluation) for name, s in sets.items()]
+        others = [random_source(config, problem, distilled)] if "random" in evaluation.baselines else []
+        kept = Scores()
+        result |= {"targets": score_targets(config, problem, own, others, kept), "seconds": kept.seconds}
+        for note in target_notes(config, problem, result["targets"], full=False):
+            notes.append(note)
+            say(f"note: {note}")
     result["notes"] = notes
     written = judge_texts(evaluation, problem, list(sets.values()))
     if written is not None:

@@ -21,7 +21,7 @@ from jaxdistill.data.splits import Split
 from jaxdistill.evaluation.sentences import with_sentence_vectors
 from jaxdistill.methods.base import Problem
 from jaxdistill.models.classic_learner import NETWORKS
-from jaxdistill.models.pretrained import Pretrained, load_classic, load_encoder
+from jaxdistill.models.pretrained import Pretrained, load_classic, load_model
 from jaxdistill.models.words import WordVectors, row_vectors
 from jaxdistill.parallel.mesh import make_mesh
 from jaxdistill.pipeline.config import BalanceConfig, LearnerConfig, TaskConfig
@@ -68,7 +68,7 @@ def load_learner(
             config.name, given.vectors, rows=given.rows, split=given.split, vector_std=given.std, **options
         )
     layers = {"scan_layers": config.scan_layers, "remat_layers": config.remat_layers}
-    return load_encoder(config.name, train_words=train_words, **common, **layers)
+    return load_model(config.name, train_words=train_words, **common, **layers)
 
 
 def mesh_for(devices: int) -> Mesh | None:
@@ -186,13 +186,28 @@ def prepare(task: TaskConfig, learner: LearnerConfig) -> Problem:
     """Load and tokenise; make sentence vectors where the learner reads these.
 
     Raises:
-      UserError: see `data.sources.load_task`, `models.pretrained.load_encoder`, `data.encoding.encode`.
+      UserError: see `data.sources.load_task`, `models.pretrained.load_model`, `data.encoding.encode`.
     """
     data = with_vectors(load_data(task), task, learner)
+    check_split_groups(data)
+    return problem_of(*balanced(data, task.balance), task, learner)
+
+
+def problem_of(
+    data: TaskData, weights: Float32[np.ndarray, " n"] | None, task: TaskConfig, learner: LearnerConfig
+) -> Problem:
+    """A learner, and the data tokenised for it.
+
+    Args:
+      data: balanced as `task` asks, with vectors where the learner reads these.
+      weights: of the training examples, or `None`.
+      task, learner: see there.
+
+    Raises:
+      UserError: see `models.pretrained.load_model`, `data.encoding.encode`.
+    """
     words = None if data.vectors is None else shared_words(data, learner.words.std)
     asked = 1 if words else task.max_length or data.task.max_length
-    check_split_groups(data)
-    data, weights = balanced(data, task.balance)
     dropout = None if learner.dropout else 0.0
     pretrained = load_learner(learner, len(data.task.label_names), asked, dropout=dropout, words=words)
     longest = pretrained.learner.max_length

@@ -28,7 +28,8 @@ from jaxdistill.pipeline.evaluate import Evaluator
 from jaxdistill.pipeline.keys import named_key
 from jaxdistill.pipeline.nearest import nearest_words, snapped
 from jaxdistill.pipeline.scores import OF_GROUPS, Outcome, Scores, divergence_note, parts, values
-from jaxdistill.pipeline.targets import run_sources, score_targets, target_lines, target_notes
+from jaxdistill.pipeline.targets import score_targets, target_lines, target_notes
+from jaxdistill.pipeline.text_sources import run_sources
 from jaxdistill.pipeline.texts import judge_texts, text_lines
 from jaxdistill.pipeline.training import training_plan
 
@@ -75,7 +76,7 @@ def evaluate_run(
         baselines["full"] = kept.get("full", evaluation.full_students, train)
     targets = score_targets(config, problem, *run_sources(config, problem, sets, folder, stop), kept, stop)
     notes = [*problem.notes, *dict.fromkeys(note for plan in plans for note in plan.notes)]
-    notes += [*target_notes(config, problem), *shortfalls(config)]
+    notes += [*target_notes(config, problem, targets), *shortfalls(config)]
     result = _result(config, problem, sets, own, baselines, notes, kept.seconds) | {"targets": targets}
     written = judge_texts(evaluation, problem, sets, folder.path / "text_scores")
     if written is not None:

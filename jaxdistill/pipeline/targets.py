@@ -1,11 +1,10 @@
-"""Scores on test of models that are not neural, trained on sets of texts: `EvaluationConfig.targets`."""
+"""Scores on test of other models, trained on the same sets of texts: `EvaluationConfig.targets`."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -18,51 +17,17 @@ from jaxdistill.data.encoding import encode
 from jaxdistill.data.splits import Split
 from jaxdistill.evaluation.features import mean_features
 from jaxdistill.evaluation.protocols import protocol_named
+from jaxdistill.evaluation.report_sections import seconds_of_training
 from jaxdistill.evaluation.statistics import Summary, crossed_difference, paired_difference, summarise
-from jaxdistill.evaluation.text_models import MODELS, Target, counts, target_named, train
+from jaxdistill.evaluation.text_models import MODELS, Target, counts, is_text_model, target_named, train
 from jaxdistill.evaluation.tfidf import Tfidf
-from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.io.progress import Progress
-from jaxdistill.io.workdir import Workdir
 from jaxdistill.methods.base import Problem, Stopped
-from jaxdistill.pipeline.baselines import baseline_sets
-from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig
+from jaxdistill.pipeline.config import ExperimentConfig
 from jaxdistill.pipeline.keys import named_key
+from jaxdistill.pipeline.learner_targets import LearnerTarget, check_learner
 from jaxdistill.pipeline.scores import Outcome, Scores, counted, parts, values
-from jaxdistill.pipeline.training import text_split
-
-
-class LabelledTexts(NamedTuple):
-    """What a model trains on.
-
-    Attributes:
-      split: texts and classes.
-      soft_labels: targets of the texts in place of their classes, or `None`.
-    """
-
-    split: Split
-    soft_labels: Float[np.ndarray, "n c"] | None = None
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Source:
-    """Sets of texts under one name.
-
-    Attributes:
-      name: in result and score files.
-      draws: gives the sets; asked once, and only where a score is missing. Training i takes set i modulo `number`.
-      number: of the sets.
-      seeds: trainings of a model that is seeded.
-    """
-
-    name: str
-    draws: Callable[[], list[LabelledTexts]]
-    number: int
-    seeds: int
-
-    def trainings(self, target: Target) -> int:
-        """Trainings of a target: one a set where nothing but the set differs."""
-        return max(self.number, self.seeds) if target.seeded else self.number
+from jaxdistill.pipeline.text_sources import LabelledTexts, Source
 
 
 def check_targets(targets: Sequence[str], problem: Problem, name: str, texts: bool) -> None:
@@ -75,11 +40,15 @@ def check_targets(targets: Sequence[str], problem: Problem, name: str, texts: bo
       texts: whether it gives texts.
 
     Raises:
-      UserError: vectors, which no other model reads, or encoder features of a learner that has none.
+      UserError: vectors, which no other model reads, a learner that there is not, or encoder features of a learner that
+        has none.
     """
     if targets and not texts:
         raise UserError(f"evaluation.targets train on texts, but {name!r} gives vectors: leave targets out")
     for target in targets:
+        if not is_text_model(target):
+            check_learner(target, problem)
+            continue
         if target_named(target).features != "encoder" and problem.data.task.vector_format is not None:
             raise UserError(f"target {target!r} reads texts, but {problem.data.task.name} is of vectors: give encoder")
         if target_named(target).features == "encoder" and problem.pretrained.learner.embed is None:
@@ -87,52 +56,6 @@ def check_targets(targets: Sequence[str], problem: Problem, name: str, texts: bo
                 f"target {target!r} sees features of the learner, but {problem.pretrained.source!r} has no sentence "
                 "vectors: accepted are tfidf and tfidf_train"
             )
-
-
-def set_source(name: str, distilled: DistilledSet, evaluation: EvaluationConfig) -> Source:
-    """One distilled set, with its soft labels where it has them."""
-    return Source(
-        name, lambda: [LabelledTexts(text_split(distilled), distilled.soft_labels)], 1, evaluation.target_seeds
-    )
-
-
-def run_sources(
-    config: ExperimentConfig,
-    problem: Problem,
-    sets: Sequence[DistilledSet],
-    folder: Workdir,
-    stop: Callable[[], bool],
-) -> tuple[list[Source], list[Source]]:
-    """What the targets of a run train on.
-
-    Args:
-      config, problem: of the run.
-      sets: of the method.
-      folder: of the run, where baselines are kept.
-      stop: asked while a baseline is made.
-
-    Returns:
-      the sets of the method; and the baselines, each the very texts that learners train on: several random subsets for
-      `random`, one set for any other coreset, and all training texts ("full") unless `full_epochs` is 0.
-    """
-    evaluation = config.evaluation
-    own = [set_source(f"{config.method}/{i}", distilled, evaluation) for i, distilled in enumerate(sets)]
-    others = []
-    for name in evaluation.baselines:
-        if name != config.method:
-            number = evaluation.target_seeds if name == "random" else 1
-            draws = functools.partial(_baseline_draws, name, config, problem, folder, stop, number)
-            others.append(Source(name, draws, number, evaluation.target_seeds))
-    if evaluation.full_epochs:
-        others.append(Source("full", lambda: [LabelledTexts(problem.data.train)], 1, evaluation.full_students))
-    return own, others
-
-
-def _baseline_draws(
-    name: str, config: ExperimentConfig, problem: Problem, folder: Workdir, stop: Callable[[], bool], number: int
-) -> list[LabelledTexts]:
-    sets = baseline_sets(name, config, problem, folder, stop, number)
-    return [LabelledTexts(text_split(distilled), distilled.soft_labels) for distilled in sets]
 
 
 def score_targets(
@@ -155,36 +78,57 @@ def score_targets(
 
     Returns:
       for each target "test" (summary over the method's sets), "also" (the same where the metric is a mean of others),
-      "baselines" (summaries by name) and "paired" (differences to the baselines that have an interval). A model without
-      randomness is trained once a set: there n is the number of sets.
+      "baselines" (summaries by name), "paired" (differences to the baselines that have an interval), and of a learner
+      its number of "parameters" and "notes". A model without randomness is trained once a set: there n is the number of
+      sets. Learners train by the recipe of the run.
     """
-    targets = {name: target_named(name) for name in config.evaluation.targets}
-    ddof = protocol_named(config.evaluation.protocol).std_ddof
+    names, sources = config.evaluation.targets, (*own, *others)
+    texts = {name: target_named(name) for name in names if is_text_model(name)}
     trainer = Trainer(problem, named_key(config.seed, "targets"), stop)
-    total = sum(source.trainings(target) for target in targets.values() for source in (*own, *others))
+    total = sum(source.trainings(target.seeded) for target in texts.values() for source in sources)
     progress = Progress("models that are not neural, trained and scored on test", total) if total else None
     entries, done = {}, 0
     try:
-        for name, target in targets.items():
+        for name, target in texts.items():
             outcomes: dict[str, list[Outcome]] = {}
-            for source in (*own, *others):
+            for source in sources:
                 make = functools.partial(trainer.outcomes, target, source)
-                outcomes[source.name] = kept.get(f"{name}/{source.name}", source.trainings(target), make)
-                done += source.trainings(target)
+                outcomes[source.name] = kept.get(f"{name}/{source.name}", source.trainings(target.seeded), make)
+                done += source.trainings(target.seeded)
                 if progress is not None:
                     progress.update(done, name)
-            rows = [outcomes[source.name] for source in own]
-            baselines = {source.name: values(outcomes[source.name]) for source in others}
-            entries[name] = {
-                "test": summarise([values(row) for row in rows], ddof=ddof).to_json(),
-                "also": {part: summarise(scores, ddof=ddof).to_json() for part, scores in parts(rows).items()},
-                "baselines": {other: summarise(scores, ddof=ddof).to_json() for other, scores in baselines.items()},
-                "paired": _differences([values(row) for row in rows], baselines),
-            }
+            entries[name] = _entry(config, outcomes, own, others)
     finally:
         if progress is not None:
             progress.close()
-    return entries
+    for name in names:
+        if name not in texts:
+            learner = LearnerTarget(name, config, problem, stop)
+            outcomes = {
+                source.name: kept.get(
+                    f"{name}/{source.name}", source.trainings(True), functools.partial(learner.outcomes, source)
+                )
+                for source in sources
+            }
+            facts = {"parameters": learner.parameters, "notes": list(learner.notes)}
+            entries[name] = _entry(config, outcomes, own, others) | facts
+    return {name: entries[name] for name in names}
+
+
+def _entry(
+    config: ExperimentConfig, outcomes: dict[str, list[Outcome]], own: Sequence[Source], others: Sequence[Source]
+) -> dict[str, Any]:
+    """What there is to say of the scores of a target, by source."""
+    ddof = protocol_named(config.evaluation.protocol).std_ddof
+    rows = [outcomes[source.name] for source in own]
+    baselines = {source.name: values(outcomes[source.name]) for source in others}
+    return {
+        "test": summarise([values(row) for row in rows], ddof=ddof).to_json(),
+        "also": {part: summarise(scores, ddof=ddof).to_json() for part, scores in parts(rows).items()},
+        "baselines": {other: summarise(scores, ddof=ddof).to_json() for other, scores in baselines.items()},
+        "paired": _differences([values(row) for row in rows], baselines),
+        "diverged": sum(made.diverged for made in sum(outcomes.values(), [])),
+    }
 
 
 class Trainer:
@@ -210,8 +154,7 @@ class Trainer:
           source: what it trains on.
           numbers: of the trainings.
         """
-        if source.name not in self._draws:
-            self._draws[source.name] = source.draws()
+        self._draws.setdefault(source.name, source.sets)
         draws, data = self._draws[source.name], self._problem.data
         for number in numbers:
             if self._stop():
@@ -289,14 +232,26 @@ def _difference(own: list[list[float]], base: list[float]) -> Summary | None:
     return paired_difference(rows, [against] * len(own)) if max(len(own), size) > 1 else None
 
 
-def target_notes(config: ExperimentConfig, problem: Problem) -> list[str]:
-    """Sentences on what the targets of a run did not see."""
-    notes = []
-    if config.evaluation.targets and config.task.balance.by == "reweighting" and problem.train.weights is not None:
+def target_notes(
+    config: ExperimentConfig, problem: Problem, targets: dict[str, Any], *, full: bool = True
+) -> list[str]:
+    """Sentences on what the targets of a run did not see, and what else there is to say of them.
+
+    Args:
+      config, problem: of the run.
+      targets: what `score_targets` gave.
+      full: whether they also trained on all data.
+    """
+    notes = [note for entry in targets.values() for note in entry.get("notes", ())]
+    for name, entry in targets.items():
+        if entry["diverged"]:
+            notes.append(f"{name}: {entry['diverged']} learners diverged (their loss is not finite): they count as 0")
+    texts = [name for name in targets if is_text_model(name)]
+    if texts and config.task.balance.by == "reweighting" and problem.train.weights is not None:
         notes.append("models that are not neural do not see the weights of balanced training")
-    for name in config.evaluation.targets:
+    for name in texts:
         most = MODELS[target_named(name).model].most_texts
-        if config.evaluation.full_epochs and most is not None and len(problem.data.train) > most:
+        if full and config.evaluation.full_epochs and most is not None and len(problem.data.train) > most:
             notes.append(f"full data: {name} trains on {most:,} random ones of {len(problem.data.train):,} texts")
     return notes
 
@@ -309,10 +264,14 @@ def target_lines(result: dict[str, Any]) -> list[str]:
         return f"{name} {entry['mean']:.1f}{spread} ({entry['n']})"
 
     targets = result.get("targets", {})
-    lines = ["models that are not neural (trainings):"] if targets else []
+    lines = ["other models on the same texts (trainings):"] if targets else []
     for target, entry in targets.items():
         scores = {result["method"]: entry["test"]} | entry["baselines"]
-        lines.append(f"  {target}: {', '.join(shown(*pair) for pair in scores.items())}")
+        facts = [f"{entry['parameters']:,} parameters"] if "parameters" in entry else []
+        seconds = seconds_of_training(result, target)
+        facts += [] if seconds is None else [f"{seconds:.1f} s a training"]
+        behind = f"; {', '.join(facts)}" if facts else ""
+        lines.append(f"  {target}: {', '.join(shown(*pair) for pair in scores.items())}{behind}")
         if (gain := entry["paired"].get("random")) is not None:
             low, high = gain["ci95"]
             lines.append(f"    minus random: {gain['mean']:+.1f}, 95 % interval {low:+.1f} to {high:+.1f}")

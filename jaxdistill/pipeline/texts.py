@@ -16,7 +16,7 @@ from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Problem
 from jaxdistill.methods.registry import BASELINES
 from jaxdistill.models.decoder_folder import read_decoder_config
-from jaxdistill.models.pretrained import find_folder
+from jaxdistill.models.hub import find_folder
 from jaxdistill.models.tokenizer import load_tokenizer
 from jaxdistill.pipeline.config import EvaluationConfig
 

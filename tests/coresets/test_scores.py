@@ -49,6 +49,10 @@ def test_closed_form_of_the_head_is_autodiff(x64):
         gradients = jax.grad(loss)((jnp.asarray(weights), jnp.asarray(bias)), h, y)
         norms.append(np.sqrt(sum(float(jnp.sum(g**2)) for g in gradients)))
     np.testing.assert_allclose(head_gradient_norms(features @ weights + bias, features, labels), norms, rtol=1e-12)
+    errors = softmax(features @ weights) - np.eye(3)[labels]
+    without = [np.linalg.norm(np.outer(h, error)) for h, error in zip(features, errors, strict=True)]
+    found = head_gradient_norms(features @ weights, features, labels, bias=False)
+    np.testing.assert_allclose(found, without, rtol=1e-12)
 
 
 @pytest.mark.parametrize("at_once", [1, 3])

@@ -1,4 +1,5 @@
-"""Checkpoints of transformers' torch causal language models give the same logits here, and the other way round."""
+"""Checkpoints of transformers' torch decoders, causal language models and classifiers, give the same logits here, and
+the other way round."""
 
 from __future__ import annotations
 
@@ -9,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdistill.core.types import Batch
+from jaxdistill.core.types import Batch, Variables
+from jaxdistill.models.decoder_classifier import load_decoder_classifier, save_decoder_classifier
 from jaxdistill.models.decoder_folder import load_decoder, save_decoder
+from jaxdistill.models.decoder_learner import decoder_learner
 from jaxdistill.models.decoding import prefill, step
 
 pytestmark = pytest.mark.needs_torch
@@ -68,10 +71,10 @@ VARIANTS = {
         SIZES | {"hidden_size": 24, "num_attention_heads": 6, "alibi": True, "ffn_hidden_size": 40},
     ),
 }
-CLASSES = {"GPT2": "GPT2LMHeadModel"}
+CLASSES = {"GPT2ForCausalLM": "GPT2LMHeadModel"}
 
 
-def torch_model(variant: str):
+def torch_model(variant: str, task: str = "CausalLM", **changes):
     """A model whose every parameter, biases and normalisation included, is random.
 
     It attends as transformers does by default; "eager", its Falcon gives other numbers.
@@ -80,9 +83,10 @@ def torch_model(variant: str):
     import transformers
 
     family, values = VARIANTS[variant]
-    config = getattr(transformers, f"{family}Config")(**values)
+    config = getattr(transformers, f"{family}Config")(**values, **changes)
     torch.manual_seed(0)
-    model = getattr(transformers, CLASSES.get(family, f"{family}ForCausalLM"))(config).eval()
+    name = f"{family}For{task}"
+    model = getattr(transformers, CLASSES.get(name, name))(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape))
@@ -139,3 +143,24 @@ def test_random_checkpoint(variant, tmp_path):
     again, report = type(model).from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     np.testing.assert_allclose(torch_logits(again.eval(), ids, mask), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["gpt2", "opt-projected", "llama", "phi", "falcon-40b"])
+def test_classifier(variant, tmp_path):
+    """transformers reads the last token that is not the padding token, here it is the last one in the mask."""
+    model = torch_model(variant, "SequenceClassification", num_labels=3, pad_token_id=1)
+    model.save_pretrained(tmp_path / "theirs")
+    config, params, notes = load_decoder_classifier(tmp_path / "theirs")
+    assert notes == ()
+    learner = decoder_learner(config, params, num_classes=3)
+    drawn = learner.init(jax.random.key(0))
+    variables = Variables(drawn.trainable | {"classifier": params["classifier"]}, drawn.frozen)
+    ids = tokens(RIGHT)
+    expected = torch_logits(model, ids, RIGHT)
+    outputs = jax.jit(learner.apply)(variables, Batch(token_ids=ids, mask=RIGHT))
+    np.testing.assert_allclose(outputs.logits, expected, atol=1e-4)
+    np.testing.assert_allclose(outputs.features @ params["classifier"]["kernel"], expected, atol=1e-4)
+    save_decoder_classifier(tmp_path / "ours", config, params)
+    again, report = type(model).from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    np.testing.assert_allclose(torch_logits(again.eval(), ids, RIGHT), expected, atol=1e-5)

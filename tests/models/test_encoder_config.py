@@ -83,3 +83,15 @@ def test_round_trip(family):
     )
     assert from_huggingface(to_huggingface(config, 3)) == config
     assert dataclasses.replace(config, activation="gelu") != config
+
+
+def test_the_head_drops_at_its_own_rate():
+    """RoBERTa's and BERT's falls back on the body's, DistilBERT's on 0.2, as in transformers."""
+    for family in ("bert", "roberta"):
+        values = BERT | {"model_type": family, "hidden_dropout_prob": 0.25}
+        assert from_huggingface(values).head_dropout == 0.25
+        assert from_huggingface(values | {"classifier_dropout": 0.4}).head_dropout == 0.4
+    values = {"model_type": "distilbert", "vocab_size": 9, "dim": 8, "n_layers": 1, "n_heads": 2, "hidden_dim": 9}
+    values |= {"max_position_embeddings": 9, "dropout": 0.25}
+    assert from_huggingface(values).head_dropout == 0.2
+    assert from_huggingface(values | {"seq_classif_dropout": 0.4}).head_dropout == 0.4

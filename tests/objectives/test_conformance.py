@@ -16,7 +16,11 @@ from jaxdistill.core import adjoints
 from jaxdistill.core.types import Batch, Learner, Objective, PyTree, Synthetic
 from jaxdistill.models.classic_learner import NETWORKS, ClassicOptions, classic_learner
 from jaxdistill.models.config import EncoderConfig
+from jaxdistill.models.decoder_learner import decoder_learner
 from jaxdistill.models.learner import encoder_learner
+from jaxdistill.models.tiny import tiny_decoder_config
+from jaxdistill.models.xlnet_config import XLNetConfig
+from jaxdistill.models.xlnet_learner import xlnet_learner
 from jaxdistill.objectives.combine import restricted, weighted_sum
 from jaxdistill.objectives.distances import KERNELS, TREE_DISTANCES
 from jaxdistill.objectives.distribution import DistributionMatching, distribution_matching
@@ -70,6 +74,13 @@ def make_learner(kind: str) -> Learner:
             initializer_range=0.3,
         )
         return encoder_learner(config, None, num_classes=CLASSES, dtype="float64")
+    if kind == "decoder":
+        sizes = {"width": WIDTH, "embedding_width": WIDTH, "head_width": WIDTH // 2, "intermediate": 5, "layers": 1}
+        decoder = dataclasses.replace(tiny_decoder_config(WORDS), **sizes, positions=LENGTH)
+        return decoder_learner(decoder, None, num_classes=CLASSES, dtype="float64")
+    if kind == "xlnet":
+        sizes = {"vocabulary": WORDS, "width": WIDTH, "layers": 1, "heads": 2, "intermediate": 5, "positions": LENGTH}
+        return xlnet_learner(XLNetConfig(**sizes, initializer_range=0.3), None, num_classes=CLASSES, dtype="float64")
     vectors = np.random.default_rng(0).normal(size=(WORDS, 12 if kind == "conv_lstm" else WIDTH))
     options = ClassicOptions(hidden=3)
     return classic_learner(kind, vectors, num_classes=CLASSES, length=LENGTH, options=options, dtype="float64")
@@ -207,7 +218,10 @@ def test_gradient_distances(distance, parameters, per_class):
 
 
 # The closed form sees of a learner its features alone: every label kind for the quickest, every learner with one.
-@pytest.mark.parametrize(("label_kind", "kind"), [c for c in KINDS if c[1] == "mlp" or c[0] == "unrestricted"])
+@pytest.mark.parametrize(
+    ("label_kind", "kind"),
+    [c for c in KINDS if c[1] == "mlp" or c[0] == "unrestricted"] + [("soft", "decoder"), ("soft", "xlnet")],
+)
 def test_the_closed_form_of_a_linear_head_equals_differentiation(label_kind, kind):
     synthetic, _ = make_set(kind, label_kind)
     cases = [

@@ -20,7 +20,7 @@ from jaxdistill.methods.meta_learning import Outer
 from jaxdistill.methods.registry import method_named
 from jaxdistill.models.huggingface import save_folder
 from jaxdistill.models.learner import encoder_learner
-from jaxdistill.models.pretrained import load_encoder
+from jaxdistill.models.pretrained import load_model
 from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig
 from jaxdistill.pipeline.evaluate import Evaluator
 from jaxdistill.pipeline.evaluate_folder import evaluate_folder
@@ -122,7 +122,7 @@ def learned_texts(problem):
 def deeper(tmp_path_factory):
     """Folder of another random encoder, of three layers."""
     folder = tmp_path_factory.mktemp("models") / "deeper"
-    tiny = load_encoder("tiny", num_classes=2)
+    tiny = load_model("tiny", num_classes=2)
     config = dataclasses.replace(tiny.config, layers=3)
     variables = encoder_learner(config, None, num_classes=2).init(jax.random.key(0))
     save_folder(folder, config, tree.merge(variables.trainable, variables.frozen))
@@ -156,7 +156,7 @@ def test_the_learned_schedule_is_taken_where_it_fits(learned_texts, problem, dee
     assert training_plan(learned_texts, problem, "auto").spec is not None
     assert training_plan(learned_texts, problem, "schedule").notes == ()
     assert training_plan(learned_texts, problem, "recipe").spec is None
-    other = dataclasses.replace(problem, pretrained=load_encoder(deeper, num_classes=2))
+    other = dataclasses.replace(problem, pretrained=load_model(deeper, num_classes=2))
     with pytest.raises(UserError, match="5 step-size groups, the learner .* 6: evaluate it with the learner it was"):
         training_plan(learned_texts, other, "schedule")
     plain = dataclasses.replace(learned_texts, synthetic=None, soft_labels=None)

@@ -33,16 +33,8 @@ from jaxdistill.pipeline.prepare import prepare
 from jaxdistill.pipeline.result import summary
 from jaxdistill.pipeline.run import run_experiment
 from jaxdistill.pipeline.scores import Scores
-from jaxdistill.pipeline.targets import (
-    LabelledTexts,
-    Source,
-    Trainer,
-    check_targets,
-    run_sources,
-    score_targets,
-    target_lines,
-    target_notes,
-)
+from jaxdistill.pipeline.targets import Trainer, check_targets, score_targets, target_lines, target_notes
+from jaxdistill.pipeline.text_sources import LabelledTexts, Source, run_sources
 
 TASK, TINY = TaskConfig(name="toy/reviews", max_length=32), LearnerConfig(name="tiny")
 # No baseline but `random`, of which nothing is kept.
@@ -208,10 +200,10 @@ def test_full_data_and_a_forest_that_does_not_see_all_of_it(problem, sets, monke
     (entry,) = scored(problem, sets[:1], **changes).values()
     full = entry["baselines"]["full"]
     assert full["n"] == 2 and full["values"][0] != full["values"][1]
-    assert target_notes(config(**changes), problem) == [
+    assert target_notes(config(**changes), problem, {TARGETS[1]: entry}) == [
         "full data: random_forest/tfidf_train trains on 50 random ones of 300 texts"
     ]
-    assert target_notes(config(targets=TARGETS[1:2]), problem) == []
+    assert target_notes(config(targets=TARGETS[1:2]), problem, {TARGETS[1]: entry}, full=False) == []
     assert entry["paired"]["full"]["n"] == 2
 
 
@@ -247,9 +239,9 @@ def test_a_run_writes_the_table(finished):
         assert sizes == ((6, 3) if name.startswith("random_forest") else (2, 1))
         assert {f"{name}/random/0", f"{name}/random/1", f"{name}/herding"} <= set(result["seconds"])
     lines = summary(result).splitlines()
-    assert lines[lines.index("models that are not neural (trainings):") + 1] in target_lines(result)
+    assert lines[lines.index("other models on the same texts (trainings):") + 1] in target_lines(result)
     page = (folder / "report.html").read_text()
-    assert "Models that are not neural, in percent" in page and "<td>logistic_regression/tfidf</td>" in page
+    assert "Other models on the same texts, in percent" in page and "<td>logistic_regression/tfidf</td>" in page
     score = result["targets"]["logistic_regression/tfidf"]["baselines"]["herding"]["mean"]
     assert f"<td>{score:.2f} (n = 1)</td>" in page
 

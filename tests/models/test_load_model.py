@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import ask_silent_hub, run_python
+from helpers import ask_silent_hub, refused, run_python
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Batch
+from jaxdistill.data.encoding import encode
+from jaxdistill.data.packing import pad
+from jaxdistill.data.splits import Split
 from jaxdistill.models.config import EncoderConfig
+from jaxdistill.models.decoder import Decoder, init_decoder
+from jaxdistill.models.decoder_folder import save_decoder
 from jaxdistill.models.encoder import Encoder, init_params
 from jaxdistill.models.huggingface import save_folder
-from jaxdistill.models.pretrained import load_encoder
+from jaxdistill.models.pretrained import KINDS, load_model
 from jaxdistill.models.tiny import tiny_config, tiny_tokenizer
 
 
@@ -25,7 +33,7 @@ def logits(loaded, text: str, second: str | None = None) -> np.ndarray:
 
 @pytest.mark.needs_minilm
 def test_minilm():
-    loaded = load_encoder("minilm", num_classes=6)
+    loaded = load_model("minilm", num_classes=6)
     assert loaded.learner.shape == {
         "width": 384,
         "layers": 6,
@@ -40,19 +48,75 @@ def test_minilm():
 
 
 def test_tiny():
-    loaded = load_encoder("tiny", num_classes=3, dtype="bfloat16", scan_layers=True)
+    loaded = load_model("tiny", num_classes=3, dtype="bfloat16", scan_layers=True)
     assert loaded.folder is None and "random" in loaded.notes[0]
     assert logits(loaded, "a fine film", "truly").shape == (1, 3)
 
 
+@pytest.mark.parametrize("family", KINDS)
+def test_every_family_without_a_download(family):
+    """Traced, not computed: the numbers are the parity tests' affair."""
+    loaded = load_model(f"tiny:{family}", num_classes=3)
+    assert loaded.learner.shape["width"] == 32 and loaded.learner.max_length == 128
+    encoded = encode(Split([("a fine film", "truly"), ("", "no")], np.zeros(2, np.int32)), loaded.tokenizer, 32)
+    batch = pad(encoded, np.arange(2), length=12, examples=2)
+    outputs = jax.eval_shape(lambda key: loaded.learner.apply(loaded.learner.init(key), batch), jax.random.key(0))
+    assert outputs.logits.shape == (2, 3) and outputs.features.shape == (2, 32)
+
+
+TOGETHER = {
+    "bert": ("[CLS] a [SEP]", "[CLS] a [SEP] b [SEP]"),
+    "roberta": ("[CLS] a [SEP]", "[CLS] a [SEP] [SEP] b [SEP]"),
+    "xlnet": ("a [SEP] [CLS]", "a [SEP] b [SEP] [CLS]"),
+    "opt": ("[CLS] a", "[CLS] a [CLS] b"),
+    "gpt2": ("a", "a [SEP] b"),
+}
+
+
+@pytest.mark.parametrize("family", TOGETHER)
+def test_how_texts_are_put_together(family):
+    tokenizer = load_model(f"tiny:{family}", num_classes=2).tokenizer
+    single, pair = TOGETHER[family]
+    assert tokenizer.encode("a").tokens == single.split()
+    assert tokenizer.encode("a", "b").tokens == pair.split()
+
+
+@pytest.mark.needs_weights("gpt2-bpe")
+def test_pairs_of_a_decoder_without_special_tokens(tmp_path, weights_dir):
+    """GPT-2's tokenizer adds nothing: its end token comes between, and counts where pairs are cut."""
+    config = dataclasses.replace(tiny_config(50257, "gpt2"), width=2, embedding_width=2, head_width=1, layers=1)
+    config = dataclasses.replace(config, intermediate=2, end_tokens=(50256,))
+    save_decoder(tmp_path / "model", config, init_decoder(Decoder(config), jax.random.key(0)))
+    for name in ("vocab.json", "merges.txt", "tokenizer.json"):
+        if (weights_dir / "gpt2-bpe" / name).is_file():
+            shutil.copy(weights_dir / "gpt2-bpe" / name, tmp_path / "model")
+    tokenizer = load_model(tmp_path / "model", num_classes=2).tokenizer
+    assert tokenizer.encode("a film").tokens == ["a", "Ġfilm"]
+    assert tokenizer.encode("a film", "no").tokens == ["a", "Ġfilm", "<|endoftext|>", "no"]
+    encoded = encode(Split([("a film", "no " * 9)], np.zeros(1, np.int32)), tokenizer, 6)
+    assert 50256 in encoded.ids and len(encoded.ids) == 6
+    config_file = tmp_path / "model" / "config.json"
+    config_file.write_text(config_file.read_text().replace('"eos_token_id": 50256', '"eos_token_id": null'))
+    assert "nothing stands between the texts of a pair" in load_model(tmp_path / "model", num_classes=2).notes[-1]
+
+
+def test_an_unknown_family(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    named = ", ".join(KINDS)
+    with refused(f"config.json: model_type 't5' is not supported; supported are {named}"):
+        load_model(tmp_path, num_classes=2)
+    with refused(f"model 'tiny:t5': no such family; accepted behind tiny: are {named}"):
+        load_model("tiny:t5", num_classes=2)
+
+
 def test_a_folder_is_what_was_saved(tmp_path):
-    loaded = load_encoder("tiny", num_classes=2)
+    loaded = load_model("tiny", num_classes=2)
     variables = loaded.learner.init(jax.random.key(0))
     params = jax.tree.map(lambda a: a, variables.frozen) | variables.trainable
     params["embeddings"] = variables.frozen["embeddings"] | variables.trainable["embeddings"]
     save_folder(tmp_path / "model", loaded.config, params)
     loaded.tokenizer.save(str(tmp_path / "model" / "tokenizer.json"))
-    again = load_encoder(tmp_path / "model", num_classes=2)
+    again = load_model(tmp_path / "model", num_classes=2)
     assert again.config == loaded.config
     assert "its classifier is not used" in again.notes[-1]
     key = jax.random.key(1)
@@ -67,19 +131,19 @@ def test_a_tokenizer_larger_than_the_model(tmp_path):
     save_folder(tmp_path / "model", config, init_params(Encoder(config, 2), jax.random.key(0)))
     tiny_tokenizer().save(str(tmp_path / "model" / "tokenizer.json"))
     with pytest.raises(UserError, match=r"the tokenizer has \d+ tokens, the model only 20"):
-        load_encoder(tmp_path / "model", num_classes=2)
+        load_model(tmp_path / "model", num_classes=2)
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "a b", "x/y/z", "../nowhere"])
 def test_no_such_folder(name):
     with pytest.raises(UserError, match="no such folder; expected minilm, tiny, a folder or a hub id"):
-        load_encoder(name, num_classes=2)
+        load_model(name, num_classes=2)
 
 
 def test_offline_hub(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError) as caught:
-        load_encoder("nobody/no-such-model", num_classes=2)
+        load_model("nobody/no-such-model", num_classes=2)
     assert "neither a folder nor in the local cache, and the hub gives none (HF_HUB_OFFLINE is set)" in str(
         caught.value
     )
