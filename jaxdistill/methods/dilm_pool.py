@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -115,7 +115,7 @@ def draw_texts(
     )
     special = form.tokens.values()
 
-    def read(tokens: tuple[int, ...]) -> tuple[str, ...] | None:
+    def read(tokens: Sequence[int]) -> tuple[str, ...] | None:
         texts = form.decode(tokens)
         if texts is None or any(token in text for text in texts for token in special):
             return None

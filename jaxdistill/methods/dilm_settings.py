@@ -130,6 +130,28 @@ class DiLM:
             raise UserError("language_model must see one text a row here: set language_model.reduction=text_mean")
 
 
+def smoke(settings: DiLM) -> DiLM:
+    """The same method, with a tiny language model and a few steps of everything."""
+    language_model = dataclasses.replace(
+        settings.language_model, updates=2, epochs=0.0, rows=8, micro_batches=1, row_length=32, selections=1
+    )
+    few = {"updates": min(settings.matching.updates, 2), "selections": 1, "sets": 1, "students": 1, "per_class": 1}
+    recipe = dataclasses.replace(settings.learners.recipe, steps=2, batch_size=8)
+    teacher = {"teacher_sets": 1, "teacher_per_class": 4, "teacher_pool": 40}
+    return dataclasses.replace(
+        settings,
+        per_class=1,
+        generator="tiny",
+        trained="",
+        max_length=32,
+        oversample=min(settings.oversample, 2),
+        language_model=language_model,
+        matching=dataclasses.replace(settings.matching, micro_batch=0, **few),
+        learners=dataclasses.replace(settings.learners, trainings=1, matches=2, every=2, recipe=recipe, **teacher),
+        pooling=dataclasses.replace(settings.pooling, batch=2, refresh=1, texts=0, micro_batch=4),
+    )
+
+
 def reference(**changes: Any) -> DiLM:
     """What the published code does (Maekawa et al. 2024), but for the test that it selects on: see `Run.protocol`."""
     given = DiLM(**changes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.methods import attention_label, coreset, fair, matching, soft_label, teacher_labels
+from jaxdistill.methods import attention_label, coreset, dilm, fair, matching, soft_label, teacher_labels
 from jaxdistill.methods.base import Method
 
 METHODS: dict[str, Method] = {
@@ -13,6 +13,7 @@ METHODS: dict[str, Method] = {
     "soft_label": soft_label.METHOD,
     "fair": fair.METHOD,
     **matching.METHODS,
+    "dilm": dilm.METHOD,
     "teacher_labels": teacher_labels.METHOD,
     **coreset.METHODS,
 }

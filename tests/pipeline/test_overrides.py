@@ -101,6 +101,8 @@ def test_settings_must_be_of_the_method():
 
 
 SIZES = ("outer", "length", "per_class", "batch_per_class", "steps", "experts")
+# Of a method that trains a language model.
+SIZES += ("generator", "trained", "max_length", "oversample", "language_model", "matching", "learners", "pooling")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -109,7 +111,8 @@ def test_every_config_says_what_it_is_and_has_a_smoke_form(path):
     text = path.read_text()
     assert text.startswith('"""') and len(text.split('"""')[1].splitlines()) >= 3
     small = smoke(config)
-    assert small.settings.outer.updates == 2
+    loop = small.settings.matching if config.method == "dilm" else small.settings.outer
+    assert loop.updates == 2
     assert small.task.name.partition(":")[0] == "toy/reviews"
     network = config.learner.name in NETWORKS
     assert small.learner.words.vectors == "tiny" if network else small.learner.name == "tiny"
