@@ -1,4 +1,4 @@
-"""`experiments.pretrain_lm` as a user types it: its smoke forms, stopping, killing, going on, mistakes."""
+"""`experiments.pretrain_lm` as a user types it: its smoke forms, stopping, killing, going on."""
 
 from __future__ import annotations
 
@@ -14,61 +14,63 @@ from helpers import ROOT, python_environment
 
 from jaxdistill.pipeline.language_config import LanguageModelConfig
 from jaxdistill.pipeline.language_run import run_language_model
-from jaxdistill.pipeline.overrides import load_config
+from jaxdistill.pipeline.overrides import load_config, override
 
 CONFIGS = sorted((ROOT / "experiments/configs/language_models").glob("*.py"))
-UPDATES = 16
-
-
-def long_run(folder: Path) -> list[str]:
-    """Many quick steps, a checkpoint after each."""
-    changes = [f"--config.training.updates={UPDATES}", "--config.checkpoint_seconds=0", "--config.samples.count=1"]
-    changes += ["--config.samples.prompts=", "--config.training.selections=3"]
-    command = ["-m", "experiments.pretrain_lm", f"--config={CONFIGS[0]}:smoke", f"--workdir={folder}"]
-    return [sys.executable, *command, *changes]
-
-
-def run(arguments: list[str]) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        arguments, cwd=ROOT, env=python_environment(), capture_output=True, text=True, timeout=300, check=False
-    )
+UPDATES = 10
+REVIEWS = [f"the {noun} was {word} ." for noun in ("film", "book", "food", "plot") for word in ("good", "bad", "so so")]
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
+def changes(tmp_path_factory):
+    """Many quick steps on a few texts, a checkpoint after each."""
+    texts = tmp_path_factory.mktemp("texts") / "reviews.txt"
+    texts.write_text("\n\n".join(REVIEWS * 4))
+    changes = {"training.updates": str(UPDATES), "training.rows": "2", "checkpoint_seconds": "0", "samples.count": "1"}
+    return changes | {"samples.prompts": "", "training.selections": "3", "corpus.sources": str(texts)}
+
+
+@pytest.fixture(scope="module")
+def unbroken(changes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "unbroken"
-    done = run(long_run(folder))
-    assert done.returncode == 0, done.stderr
-    assert re.search(rf"perplexity on dev \d+\.\d\d after step \d+ of {UPDATES}", done.stdout)
-    assert f"model: {folder / 'model'}" in done.stdout
-    assert re.search(rf"step {UPDATES}/{UPDATES}  loss \d", done.stderr)
+    config = override(load_config(f"{CONFIGS[0]}:smoke", LanguageModelConfig), changes)
+    run_language_model(config, folder, say=lambda line: None)
     return folder
 
 
-def test_killed_and_stopped_runs_go_on_to_the_same_bits(unbroken, tmp_path):
-    folder, environment = tmp_path / "run", python_environment()
-    for number, already in ((signal.SIGKILL, 4), (signal.SIGTERM, 9)):
-        process = subprocess.Popen(
-            long_run(folder), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        deadline, metrics = time.monotonic() + 120, folder / "metrics.jsonl"
+def start(folder: Path, changes: dict[str, str]) -> subprocess.Popen:
+    """The command as a process of its own."""
+    flags = [f"--config={CONFIGS[0]}:smoke", f"--workdir={folder}"]
+    flags += [f"--config.{name}={value}" for name, value in changes.items()]
+    command, pipe = [sys.executable, "-m", "experiments.pretrain_lm", *flags], subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=python_environment(), stdout=pipe, stderr=pipe, text=True)
+
+
+def test_killed_and_stopped_runs_go_on_to_the_same_bits(unbroken, changes, tmp_path):
+    folder = tmp_path / "run"
+    metrics = folder / "metrics.jsonl"
+    for number, already in ((signal.SIGKILL, 3), (signal.SIGTERM, 6)):
+        process, deadline = start(folder, changes), time.monotonic() + 120
         while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= already):
             assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.01)
+            time.sleep(0.005)
         process.send_signal(number)
         _, errors = process.communicate(timeout=120)
         assert not (folder / "result.json").exists()
         if number == signal.SIGTERM:
             assert process.returncode == 130 and "the same command goes on from there" in errors
-    done = run(long_run(folder))
-    assert re.search(rf"resuming at step \d+ of {UPDATES}", done.stdout)
+    process = start(folder, changes)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert re.search(rf"resuming at step \d+ of {UPDATES}", output)
+    assert re.search(rf"perplexity on dev \d+\.\d\d after step \d+ of {UPDATES}", output)
+    assert f"model: {folder / 'model'}" in output and re.search(rf"step {UPDATES}/{UPDATES}  loss \d", errors)
     for name in ("model/model.safetensors", "model/tokenizer.json", "metrics.jsonl", "samples.txt", "tokenizer.json"):
         assert (folder / name).read_bytes() == (unbroken / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("path", CONFIGS[1:], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_has_a_smoke_form_that_runs(path, tmp_path):
-    """The first one runs above."""
     config = load_config(f"{path}:smoke", LanguageModelConfig)
     result = run_language_model(config, tmp_path / "run", say=lambda line: None)
     assert result["updates"] == 4 and 1 < result["dev_perplexity"] < 400

@@ -1,7 +1,12 @@
-"""TODO
+"""A small language model in the manner of GPT-2 for film reviews: 4 layers x 256, 4.2 M parameters, own byte pairs.
 
-Expect: dev perplexity TODO
-Cost: TODO minutes.
+Texts are the training split of SST-2 (its dev split is the dev part here too) and 20,000 unlabelled reviews of IMDB;
+1.6 M of their 7.6 M tokens are seen. A generator to start from where GPT-2 cannot be had: it writes phrases of reviews,
+not sentences that hold together. More updates go on falling.
+
+Expect: dev perplexity 221 a token (vocabulary 4,096; 400 texts of both sources); 368, 283, 233 after a quarter, a half
+and three quarters of the updates.
+Cost: about 16 minutes on 2 CPU cores that nobody shares, 1.6 GiB.
 """
 
 from jaxdistill.methods.language_settings import LanguageModelling
