@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from jaxdistill.evaluation.recipes import DILM
@@ -22,11 +23,12 @@ def published(task: str, *, max_length: int, **settings: Any) -> ExperimentConfi
       max_length: most tokens of a generated example.
       **settings: of `methods.dilm_settings.DiLM`.
     """
+    language_model = dataclasses.replace(DiLM().language_model, row_length=max_length)
     return ExperimentConfig(
         task=TaskConfig(name=task, max_length=512),
         learner=LearnerConfig(name="google-bert/bert-base-uncased"),
         method="dilm",
-        settings=reference(per_class=20, max_length=max_length, **settings),
+        settings=reference(per_class=20, max_length=max_length, language_model=language_model, **settings),
         evaluation=EvaluationConfig(
             protocol="paper", baselines=("random", "k_means", "herding"), baseline_students=100, full_epochs=3.0
         ),
