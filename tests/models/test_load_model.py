@@ -59,8 +59,9 @@ def test_every_family_without_a_download(family):
     loaded = load_model(f"tiny:{family}", num_classes=3)
     assert loaded.learner.shape["width"] == 32 and loaded.learner.max_length == 128
     encoded = encode(Split([("a fine film", "truly"), ("", "no")], np.zeros(2, np.int32)), loaded.tokenizer, 32)
-    batch = pad(encoded, np.arange(2), length=12, examples=2)
-    outputs = jax.eval_shape(lambda key: loaded.learner.apply(loaded.learner.init(key), batch), jax.random.key(0))
+    batch = jax.tree.map(jnp.asarray, pad(encoded, np.arange(2), length=12, examples=2))
+    variables = jax.eval_shape(loaded.learner.init, jax.random.key(0))
+    outputs = jax.eval_shape(loaded.learner.apply, variables, batch)
     assert outputs.logits.shape == (2, 3) and outputs.features.shape == (2, 32)
 
 
