@@ -30,7 +30,9 @@ from jaxdistill.data.splits import Split
 from jaxdistill.evaluation.cost import CostRecord, peak_memory_bytes
 from jaxdistill.io.checkpoints import Checkpoints
 from jaxdistill.io.distilled import DistilledSet
+from jaxdistill.io.metrics import ConsoleWriter
 from jaxdistill.io.plain import fingerprint
+from jaxdistill.io.progress import Progress
 from jaxdistill.methods.base import Method, Problem, Run, manifest
 from jaxdistill.methods.coreset import set_of
 from jaxdistill.methods.dilm_learners import LearnerBank
@@ -141,7 +143,15 @@ def _language_model(
     tokenizer = tiny_decoder_tokenizer() if loaded.folder is None else load_tokenizer(loaded.folder)
     generator = new_generator(loaded.decoder, loaded.params, tokenizer, key=token_key, **sizes)
     run.say(f"stage 0: training {config.generator} on {len(problem.train):,} texts")
-    own = dataclasses.replace(run, checkpoints=None, make_writer=None)
+    train = form_texts(generator, problem.data.train)
+
+    def console(start: int) -> ConsoleWriter:
+        """Stage 0 has no place in the run's metrics, whose steps are those of stage 1."""
+        total = config.language_model.total_updates(max(1, len(train) // config.language_model.rows))
+        shown = ("loss", "dev_perplexity")
+        return ConsoleWriter(Progress("stage 0: step", total, start=start), names=shown)
+
+    own = dataclasses.replace(run, checkpoints=None, make_writer=console)
     if run.folder is not None:
         facts = {"config": config.language_model, "source": problem.data.source_hash}
         own = dataclasses.replace(
@@ -151,7 +161,7 @@ def _language_model(
         config.language_model,
         generator.decoder,
         generator.params,
-        form_texts(generator, problem.data.train),
+        train,
         form_texts(generator, problem.data.dev),
         key=train_key,
         run=own,

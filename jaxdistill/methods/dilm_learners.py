@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.core.types import Batch, Key, Learner, Variables
+from jaxdistill.core.types import Batch, Key, Learner, Outputs, Variables
 from jaxdistill.data.encoding import Encoded
 from jaxdistill.evaluation.features import read_texts
 from jaxdistill.evaluation.recipes import DILM, Recipe, Step
@@ -30,7 +30,7 @@ from jaxdistill.io.progress import Progress
 from jaxdistill.io.trajectories import Trajectory, open_trajectory, save_trajectory
 from jaxdistill.methods.base import Problem, Run, Stopped
 from jaxdistill.methods.coreset import Coreset, choose_several
-from jaxdistill.objectives.head_matching import HeadParts
+from jaxdistill.objectives.head_matching import head_has_bias, head_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,8 +197,8 @@ class LearnerBank:
         problem, encoded = self._problem, self._problem.train
         logits, features = self.read_texts(variables, encoded, members)
         labels = encoded.labels[members]
-        errors = np.asarray(jax.nn.softmax(jnp.asarray(logits), axis=-1)) - np.eye(problem.classes)[labels]
-        parts = HeadParts(jnp.asarray(errors, jnp.float32), jnp.asarray(features, jnp.float32))
+        outputs = Outputs(logits=jnp.asarray(logits), features=jnp.asarray(features))
+        parts = head_parts(outputs, jnp.asarray(labels), bias=head_has_bias(self.learner))
         means = (labels[None] == np.arange(problem.classes)[:, None]) / self._config.teacher_per_class
         return np.stack([parts.gradient(jnp.asarray(row, jnp.float32)) for row in means])
 

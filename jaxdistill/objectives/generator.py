@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jaxdistill.core.types import Batch, Key, Learner, PyTree, Variables, pytree
 from jaxdistill.models.decoder import Decoder
 from jaxdistill.models.likelihood import token_log_probabilities
-from jaxdistill.objectives.head_matching import HeadParts, head_parts, match_head
+from jaxdistill.objectives.head_matching import HeadParts, head_has_bias, head_parts, match_head
 
 Reduction = Literal["token_mean", "padded_mean"]
 _PAD_TO = 8
@@ -83,6 +83,7 @@ def generator_matching(
       learner's frozen parameters as constants. Metrics: "cosine", "text_loss" (mean over the texts), and
       "likely_texts", 1 / sum of squared weights: how many texts of a class bear the match.
     """
+    bias = head_has_bias(learner)
     if micro_batch and reduction == "padded_mean":
         raise ValueError("padded_mean is a function of the whole batch")
 
@@ -103,17 +104,17 @@ def generator_matching(
         labels = batch.examples.labels
         assert labels is not None  # a batch of labelled examples
         outputs = learner.apply(Variables(batch.learner, frozen), batch.examples)
-        parts = head_parts(outputs, labels)
+        parts = head_parts(outputs, labels, bias=bias)
         losses = losses_of(params, batch.texts, key)
         classes = batch.real.shape[0]
 
         def by_class(x: Array) -> Array:
             return x.reshape(classes, -1, *x.shape[1:])
 
-        def match(errors: Array, features: Array, losses: Array, real: Array):
-            return match_head(HeadParts(errors, features), losses, real, temperature)
+        def match(errors: Array, inputs: Array, losses: Array, real: Array):
+            return match_head(HeadParts(errors, inputs), losses, real, temperature)
 
-        given = by_class(parts.errors), by_class(parts.features), by_class(losses), batch.real
+        given = by_class(parts.errors), by_class(parts.inputs), by_class(losses), batch.real
         found = jax.lax.stop_gradient(jax.vmap(match)(*jax.lax.stop_gradient(given)))
         # A sum whose gradient in the losses is the closed form's, and whose value is that of the loss.
         pull = jnp.sum(found.cotangent * by_class(losses)) / classes

@@ -13,38 +13,42 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxdistill.core.types import Outputs, pytree
+from jaxdistill.core.types import Learner, Outputs, pytree
 
 
 @pytree
 class HeadParts:
-    """What the gradient of a linear head is made of: that of example i is errors_i times [features_i; 1].
+    """What the gradient of a linear head is made of: that of example i is the outer product of errors_i and inputs_i.
 
     Attributes:
       errors: probabilities minus targets.
-      features: what the head reads.
+      inputs: features, and a last entry for the bias: 1, or 0 where the head has none.
     """
 
     errors: Float[Array, "n c"]
-    features: Float[Array, "n d"]
+    inputs: Float[Array, "n e"]
 
     def gradient(self, weights: Float[Array, " n"]) -> Float[Array, "c e"]:
         """Gradient of the weighted sum of cross-entropies; e = d + 1, the bias last."""
-        return jnp.einsum("n,nc,ne->ce", weights, self.errors, self._inputs())
+        return jnp.einsum("n,nc,ne->ce", weights, self.errors, self.inputs)
 
     def along(self, direction: Float[Array, "c e"]) -> Float[Array, " n"]:
         """Inner product of each example's gradient with a direction."""
-        return jnp.einsum("nc,ce,ne->n", self.errors, direction, self._inputs())
-
-    def _inputs(self) -> Float[Array, "n e"]:
-        return jnp.pad(self.features, ((0, 0), (0, 1)), constant_values=1.0)
+        return jnp.einsum("nc,ce,ne->n", self.errors, direction, self.inputs)
 
 
-def head_parts(outputs: Outputs, labels: Int[Array, " n"]) -> HeadParts:
-    """Of a learner whose head is linear and has one logit a class."""
+def head_parts(outputs: Outputs, labels: Int[Array, " n"], *, bias: bool) -> HeadParts:
+    """Of a learner whose head is linear and has one logit a class; `bias`: whether the head has one."""
     probabilities = jax.nn.softmax(outputs.logits, axis=-1)
     targets = jax.nn.one_hot(labels, probabilities.shape[-1], dtype=probabilities.dtype)
-    return HeadParts(probabilities - targets, outputs.features.astype(probabilities.dtype))
+    last = jnp.full((outputs.features.shape[0], 1), 1.0 if bias else 0.0, probabilities.dtype)
+    inputs = jnp.concatenate([outputs.features.astype(probabilities.dtype), last], axis=1)
+    return HeadParts(probabilities - targets, inputs)
+
+
+def head_has_bias(learner: Learner) -> bool:
+    """Whether the learner's linear head has a bias."""
+    return "bias" in learner.groups["classifier"]
 
 
 @pytree

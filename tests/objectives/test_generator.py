@@ -52,7 +52,7 @@ def problem():
     labels = jnp.repeat(jnp.arange(CLASSES), EACH)
     some = dataclasses.replace(texts(CLASSES * EACH, 0), labels=labels)
     real = [
-        head_parts(learner().apply(variables, texts(5, 1 + c)), jnp.full(5, c)).gradient(jnp.full(5, 0.2))
+        head_parts(learner().apply(variables, texts(5, 1 + c)), jnp.full(5, c), bias=True).gradient(jnp.full(5, 0.2))
         for c in range(CLASSES)
     ]
     batch = GeneratorBatch(dataclasses.replace(some, labels=None), some, variables.trainable, jnp.stack(real))

@@ -33,7 +33,9 @@ def losses_of(head, features, labels):
 
 
 def parts(head, features, labels) -> HeadParts:
-    return head_parts(Outputs(logits=features @ head[:, :-1].T + head[None, :, -1], features=features), labels)
+    return head_parts(
+        Outputs(logits=features @ head[:, :-1].T + head[None, :, -1], features=features), labels, bias=True
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -84,6 +86,18 @@ def test_a_zero_gradient_teaches_nothing(zero):
     if zero == "real":
         real = jnp.zeros_like(real)
     else:
-        some = HeadParts(jnp.zeros_like(some.errors), some.features)
+        some = HeadParts(jnp.zeros_like(some.errors), some.inputs)
     found = match_head(some, jnp.zeros(SAMPLES), real, 1.0)
     assert float(found.cosine) == 0.0 and not np.any(found.cotangent)
+
+
+def test_a_head_without_bias():
+    """Nothing for the bias: the gradient is that of the matrix alone, and so is the cosine."""
+    head, features, labels = examples(3, SAMPLES, 0)
+    outputs = Outputs(logits=features @ head[:, :-1].T, features=features)
+    found = head_parts(outputs, labels, bias=False)
+    gradient = found.gradient(jnp.ones(SAMPLES))
+    assert gradient.shape == (3, WIDTH + 1) and not np.any(gradient[:, -1])
+    np.testing.assert_allclose(
+        gradient[:, :-1], head_parts(outputs, labels, bias=True).gradient(jnp.ones(SAMPLES))[:, :-1]
+    )
