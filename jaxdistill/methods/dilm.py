@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import math
 import time
 from collections.abc import Callable
@@ -28,10 +29,11 @@ from jaxdistill.data.encoding import Encoded
 from jaxdistill.data.packing import pad
 from jaxdistill.data.splits import Split
 from jaxdistill.evaluation.cost import CostRecord, peak_memory_bytes
+from jaxdistill.io import atomic
 from jaxdistill.io.checkpoints import Checkpoints
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.io.metrics import ConsoleWriter
-from jaxdistill.io.plain import fingerprint
+from jaxdistill.io.plain import dumps, fingerprint
 from jaxdistill.io.progress import Progress
 from jaxdistill.methods.base import Method, Problem, Run, manifest
 from jaxdistill.methods.coreset import set_of
@@ -76,15 +78,15 @@ def distill(config: DiLM, problem: Problem, *, key: Key, run: Run) -> DistilledS
 
     The run folder keeps `language_model` (after stage 0) and `generator` (after stage 1), as model folders.
     """
-    began = time.monotonic()
     stage_keys = jax.random.split(key, 3)
     made = _made(config, problem, stage_keys[0], stage_keys[1], run)
-    generator = made.generator
+    generator, began = made.generator, time.monotonic()
     texts, drawn = draw_set(config, generator, generator.params, problem, config.per_class, stage_keys[2], say=True)
     result = set_of(texts, problem)
-    seconds = time.monotonic() - began
+    # Of all stages, interrupted parts added up.
+    spent = [made.facts.get("language_model", {}).get("seconds", 0.0), made.fitted.seconds if made.fitted else 0.0]
     cost = CostRecord(
-        distill_seconds=seconds,
+        distill_seconds=sum(spent) + time.monotonic() - began,
         seconds_per_outer_step=made.fitted.seconds_per_step if made.fitted else None,
         peak_bytes=peak_memory_bytes(),
         distilled_bytes=result.size_in_bytes,
@@ -137,7 +139,7 @@ def _language_model(
     """Stage 0: the generator after training on all real texts, and what came of it."""
     folder = None if run.folder is None else run.folder / "language_model"
     if folder is not None and folder.exists():
-        return _trained(folder, sizes), {"folder": "language_model"}
+        return _trained(folder, sizes), _read_record(folder.with_suffix(".json"))
     token_key, train_key = jax.random.split(key)
     loaded = load_decoder(config.generator, dropout=None)
     tokenizer = tiny_decoder_tokenizer() if loaded.folder is None else load_tokenizer(loaded.folder)
@@ -168,8 +170,17 @@ def _language_model(
     )
     generator = generator._replace(params=jax.tree.map(jnp.asarray, trained.params))
     if folder is not None:
+        atomic.write_text(folder.with_suffix(".json"), dumps(trained.record) + "\n")
         save_decoder(folder, generator.decoder.config, trained.params, tokenizer=generator.form.tokenizer)
     return generator, trained.record
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """What came of stage 0, written before its model folder."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): remove {path.with_suffix('')} to train it again") from None
 
 
 def form_texts(generator: Generator, split: Split) -> Encoded:
