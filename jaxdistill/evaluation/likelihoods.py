@@ -19,11 +19,9 @@ from jaxdistill.evaluation.score_cache import cached_scores, parameter_hash
 from jaxdistill.io.plain import fingerprint
 from jaxdistill.io.progress import Progress
 from jaxdistill.models.decoder import Decoder
-from jaxdistill.models.decoder_folder import load_decoder
+from jaxdistill.models.decoder_folder import decoder_tokenizer, load_decoder
 from jaxdistill.models.likelihood import token_log_probabilities
 from jaxdistill.models.pretrained import short_name
-from jaxdistill.models.tiny import tiny_decoder_tokenizer
-from jaxdistill.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -86,8 +84,7 @@ def load_language_model(name: str | os.PathLike[str], **options: Any) -> Languag
       UserError: the name leads nowhere, or the checkpoint or its tokenizer cannot be used.
     """
     loaded = load_decoder(name, **options)
-    tokenizer = tiny_decoder_tokenizer() if loaded.folder is None else load_tokenizer(loaded.folder)
-    return LanguageModel(short_name(os.fspath(name)), loaded.decoder, loaded.params, tokenizer)
+    return LanguageModel(short_name(os.fspath(name)), loaded.decoder, loaded.params, decoder_tokenizer(loaded))
 
 
 def likelihoods(

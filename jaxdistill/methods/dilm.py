@@ -37,15 +37,14 @@ from jaxdistill.io.plain import dumps, fingerprint
 from jaxdistill.io.progress import Progress
 from jaxdistill.methods.base import Method, Problem, Run, manifest
 from jaxdistill.methods.coreset import set_of
-from jaxdistill.methods.dilm_learners import LearnerBank
+from jaxdistill.methods.dilm_learners import LearnerBank, check_head
 from jaxdistill.methods.dilm_pool import Pool, load_pool, make_pool, save_pool
 from jaxdistill.methods.dilm_sampling import Judge, draw_set, learner_reads
 from jaxdistill.methods.dilm_settings import DiLM
 from jaxdistill.methods.dilm_texts import Generator, new_generator, text_form
 from jaxdistill.methods.language_modelling import train_language_model
 from jaxdistill.methods.loop import Fitted, Wording, fit
-from jaxdistill.models.decoder_folder import load_decoder, save_decoder
-from jaxdistill.models.tiny import tiny_decoder_tokenizer
+from jaxdistill.models.decoder_folder import decoder_tokenizer, load_decoder, save_decoder
 from jaxdistill.models.tokenizer import load_tokenizer
 from jaxdistill.objectives.generator import GeneratorBatch, generator_matching
 from jaxdistill.objectives.inner_problem import InnerSpec
@@ -110,8 +109,7 @@ def distill(config: DiLM, problem: Problem, *, key: Key, run: Run) -> DistilledS
 
 def _made(config: DiLM, problem: Problem, language_key: Key, matching_key: Key, run: Run) -> Made:
     sizes = {"classes": problem.classes, "fields": len(problem.data.task.text_columns), "max_length": config.max_length}
-    if problem.data.vectors is not None:
-        raise UserError("dilm writes texts: the task and its learner must read texts, not vectors")
+    _check(config, problem)
     if config.trained:
         return Made(_trained(Path(config.trained), sizes), {"trained": config.trained}, None)
     generator, record = _language_model(config, problem, sizes, language_key, run)
@@ -123,6 +121,27 @@ def _made(config: DiLM, problem: Problem, language_key: Key, matching_key: Key, 
     if kept is not None and not kept.exists():
         save_decoder(kept, generator.decoder.config, fitted.learned, tokenizer=generator.form.tokenizer)
     return Made(generator, {"language_model": record}, fitted)
+
+
+def _check(config: DiLM, problem: Problem) -> None:
+    """What stage 1 would find out after the hours of stage 0."""
+    if jax.process_count() > 1:
+        raise UserError("dilm runs in one process: start it without launching several")
+    if problem.data.vectors is not None:
+        raise UserError("dilm writes texts: the task and its learner must read texts, not vectors")
+    if config.trained or not config.matching.updates:
+        return
+    check_head(problem.pretrained.learner)
+    rows, micro_batch = problem.classes * config.pooling.batch, config.matching.micro_batch
+    if micro_batch and micro_batch < rows and rows % micro_batch:
+        raise UserError(f"matching.micro_batch is {micro_batch}: it must divide the {rows} texts of an update")
+    counts = problem.data.train.class_counts(problem.classes)
+    if (least := int(counts.min())) < (asked := config.learners.teacher_per_class):
+        name = problem.data.task.label_names[int(np.argmin(counts))]
+        raise UserError(
+            f"learners.teacher_per_class is {asked}, and class {name!r} has {least} training texts: accepted are as "
+            "many or fewer"
+        )
 
 
 def _trained(folder: Path, sizes: dict[str, int]) -> Generator:
@@ -142,10 +161,12 @@ def _language_model(
         return _trained(folder, sizes), _read_record(folder.with_suffix(".json"))
     token_key, train_key = jax.random.split(key)
     loaded = load_decoder(config.generator, dropout=None)
-    tokenizer = tiny_decoder_tokenizer() if loaded.folder is None else load_tokenizer(loaded.folder)
+    tokenizer = decoder_tokenizer(loaded)
     generator = new_generator(loaded.decoder, loaded.params, tokenizer, key=token_key, **sizes)
     run.say(f"stage 0: training {config.generator} on {len(problem.train):,} texts")
     train = form_texts(generator, problem.data.train)
+    if train.truncated:
+        run.say(f"note: {train.truncated:,} of {len(train):,} texts were cut to {config.max_length} tokens")
 
     def console(start: int) -> ConsoleWriter:
         """Stage 0 has no place in the run's metrics, whose steps are those of stage 1."""
@@ -192,6 +213,7 @@ def form_texts(generator: Generator, split: Split) -> Encoded:
         token_types=np.zeros(sum(lengths), np.int8),
         offsets=np.cumsum([0, *lengths]),
         labels=split.labels.astype(np.int32),
+        # A text of just this length counts too.
         truncated=sum(length == generator.form.max_length for length in lengths),
     )
 
@@ -207,6 +229,8 @@ def teach(config: DiLM, generator: Generator, problem: Problem, *, key: Key, run
       run: side effects; its folder keeps learners and pools, so that an interrupted run goes on to the same bits.
     """
     matching, learners, pooling = config.matching, config.learners, config.pooling
+    if run.mesh is not None:
+        run.say("note: stage 1 of dilm uses one device")
     bank_key, pool_key, select_key, step_key = jax.random.split(key, 4)
     loops = math.ceil(matching.updates / learners.matches)
     bank = LearnerBank(learners, problem, key=bank_key, run=run, loops=loops)

@@ -94,6 +94,12 @@ def head_outputs(learner: Learner, variables: Variables, batch: Batch) -> tuple[
     return outputs.logits, outputs.features
 
 
+def check_head(learner: Learner) -> None:
+    """Raise `UserError` unless the head has one logit a class."""
+    if learner.shape["logits"] != learner.shape["classes"]:
+        raise UserError("a generator is matched at a head with one logit a class: set learner.network.one_logit=False")
+
+
 class LearnerBank:
     """The learners of a run.
 
@@ -113,10 +119,7 @@ class LearnerBank:
         self._kept = config.trainings < loops
         self._trainer = problem.trainer()
         self.learner = learner = self._trainer.learner(config.recipe)
-        if learner.shape["logits"] != learner.shape["classes"]:
-            raise UserError(
-                "a generator is matched at a head with one logit a class: set learner.network.one_logit=False"
-            )
+        check_head(learner)
         self.read = jax.jit(functools.partial(head_outputs, learner))
         self._train_key, teacher_key = jax.random.split(key)
         settings = Coreset(per_class=config.teacher_per_class, pool=config.teacher_pool)
@@ -143,9 +146,12 @@ class LearnerBank:
         number, teacher = loop % config.trainings, (loop * config.matches + match) % config.teacher_sets
         variables = self.variables(number, config.steps[match])
         place = (number, match, teacher)
-        if place not in self._gradients:
-            self._gradients[place] = self._real(variables, self.teachers[teacher])
-        return Match(variables, self._gradients[place])
+        real = self._gradients.get(place)
+        if real is None:
+            real = self._real(variables, self.teachers[teacher])
+            if self._kept:
+                self._gradients[place] = real
+        return Match(variables, real)
 
     def variables(self, number: int, step: int) -> Variables:
         """A learner after so many steps, one of `Learners.steps`."""
@@ -206,5 +212,6 @@ class LearnerBank:
         self, variables: Variables, encoded: Encoded, members: Int[np.ndarray, " m"]
     ) -> tuple[Float[np.ndarray, "m c"], Float[np.ndarray, "m d"]]:
         """Logits and features of texts."""
+        variables = jax.device_put(variables)  # once, not with each batch
         row_length = self._problem.row_length
         return read_texts(self.read, self.learner, variables, encoded, members, row_length=row_length)

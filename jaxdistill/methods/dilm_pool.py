@@ -55,6 +55,7 @@ class Pooling:
                 raise UserError(f"pooling.{field} is {value}: accepted is {least} or more")
         if self.pick not in ("random", "cycle"):
             raise UserError(f"pooling.pick is {self.pick!r}: give random or cycle")
+        Sampling(max_new=1, top_p=self.top_p, temperature=self.temperature)  # refuses what cannot be
         if 0 < self.texts < self.batch:
             raise UserError(
                 f"pooling.texts is {self.texts}: a batch takes {self.batch} of each class, give as many or more"

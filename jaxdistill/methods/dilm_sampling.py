@@ -119,5 +119,7 @@ class Judge:
                 scores.append(self._scorer(trained, self._batches, group=len(scores)))
         total = functools.reduce(Score.__add__, scores)
         metric, where = problem.data.task.metric, run.protocol.select_on
-        value = 0.0 if total.diverged else metric_named(metric)(total.confusion)
+        if total.diverged:
+            return -np.inf, {f"{where}_{metric}": 0.0, f"{where}_loss": total.loss}
+        value = metric_named(metric)(total.confusion)
         return value, {f"{where}_{metric}": percent(value), f"{where}_loss": total.loss}

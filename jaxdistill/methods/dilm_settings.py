@@ -54,8 +54,9 @@ class Matching:
         for field, bound in least.items():
             if (value := getattr(self, field)) < bound:
                 raise UserError(f"matching.{field} is {value}: accepted is {bound} or more")
-        if not 0.0 < self.temperature < float("inf"):
-            raise UserError(f"matching.temperature is {self.temperature}: accepted is a number above 0")
+        for field in ("temperature", "lr"):
+            if not 0.0 < (value := getattr(self, field)) < float("inf"):
+                raise UserError(f"matching.{field} is {value}: accepted is a number above 0")
         if self.reduction not in ("token_mean", "padded_mean"):
             raise UserError(f"matching.reduction is {self.reduction!r}: give token_mean or padded_mean")
         if self.micro_batch and self.reduction == "padded_mean":
@@ -153,8 +154,14 @@ def smoke(settings: DiLM) -> DiLM:
 
 
 def reference(**changes: Any) -> DiLM:
-    """What the published code does (Maekawa et al. 2024), but for the test that it selects on: see `Run.protocol`."""
+    """What the published code does (Maekawa et al. 2024).
+
+    But for the split that it selects on, see `Run.protocol`; for the vectors by which texts are clustered (here what the
+    learner's head reads) and chosen (here the mean over tokens), which are the last layer's [CLS] there; and for stage 1
+    in bfloat16, which is float32 here.
+    """
     given = DiLM(**changes)
+    loops = -(-given.matching.updates // given.learners.matches)
     return dataclasses.replace(
         given,
         language_model=dataclasses.replace(
@@ -163,5 +170,6 @@ def reference(**changes: Any) -> DiLM:
         matching=dataclasses.replace(
             given.matching, reduction="padded_mean", first_update_is_zero=True, decay_norms=True, keep="last"
         ),
+        learners=dataclasses.replace(given.learners, trainings=max(loops, 1)),
         pooling=dataclasses.replace(given.pooling, pick="cycle"),
     )

@@ -27,7 +27,8 @@ from jaxdistill.models.hub import find_folder
 from jaxdistill.models.layers import wide
 from jaxdistill.models.model_folder import Tensors, check_shapes, new_folder, read_config_values, write_model
 from jaxdistill.models.names import Path as ParameterPath
-from jaxdistill.models.tiny import tiny_decoder_config
+from jaxdistill.models.tiny import tiny_decoder_config, tiny_decoder_tokenizer
+from jaxdistill.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -104,6 +105,15 @@ def load_decoder(
         params = params if shardings is None else jax.device_put(params, shardings(params))
         return PretrainedDecoder(decoder, params, config, source, None, ("the tiny decoder is random, not pretrained",))
     return PretrainedDecoder(decoder, _read(folder, decoder, stored, shardings), config, source, folder, ())
+
+
+def decoder_tokenizer(loaded: PretrainedDecoder) -> Tokenizer:
+    """The tokenizer of a decoder that `load_decoder` loaded.
+
+    Raises:
+      UserError: its folder has none.
+    """
+    return tiny_decoder_tokenizer() if loaded.folder is None else load_tokenizer(loaded.folder)
 
 
 def read_decoder_config(folder: Path) -> DecoderConfig:

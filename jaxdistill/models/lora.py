@@ -41,6 +41,11 @@ def add_adapters(params: PyTree, patterns: Sequence[str], *, rank: int, key: Key
     """
     if rank < 1:
         raise UserError(f"lora: rank is {rank}; it must be at least 1")
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"lora: {pattern!r} is no regular expression ({error})") from None
     flat: dict[str, Any] = {"/".join(path): leaf for path, leaf in flatten_dict(params).items()}
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in flat):

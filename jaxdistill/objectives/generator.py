@@ -39,7 +39,7 @@ class GeneratorBatch:
 
 
 def text_losses(
-    decoder: Decoder, params: PyTree, texts: Batch, reduction: Reduction, *, key: Key | None = None
+    decoder: Decoder, params: PyTree, texts: Batch, reduction: Reduction, *, groups: int = 1, key: Key | None = None
 ) -> Float[Array, " r"]:
     """Negative log-likelihood of each text given its first token, per token.
 
@@ -50,14 +50,16 @@ def text_losses(
       reduction: "token_mean" divides by the tokens scored; "padded_mean" by those of the longest text of the batch
         rounded up to a multiple of 8, as published code does: it favours short texts, and a text's loss depends on
         its neighbours.
+      groups: batches that the rows are, one after another, for "padded_mean".
       key: of dropout; `None` for none.
     """
     scores = token_log_probabilities(decoder, params, texts, key=key)
     total = -jnp.sum(scores.log_probabilities, axis=1)
     counts = jnp.sum(scores.scored, axis=1)
     if reduction == "padded_mean":
-        longest = jnp.max(counts) + 1
-        counts = -(-longest // _PAD_TO) * _PAD_TO - 1
+        longest = jnp.max(counts.reshape(groups, -1), axis=1) + 1
+        padded = -(-longest // _PAD_TO) * _PAD_TO
+        counts = jnp.repeat(padded - 1, counts.shape[0] // groups)
     return total / jnp.maximum(counts, 1).astype(total.dtype)
 
 
@@ -87,10 +89,10 @@ def generator_matching(
     if micro_batch and reduction == "padded_mean":
         raise ValueError("padded_mean is a function of the whole batch")
 
-    def losses_of(params: PyTree, texts: Batch, key: Key) -> Float[Array, " r"]:
+    def losses_of(params: PyTree, texts: Batch, classes: int, key: Key) -> Float[Array, " r"]:
         count = jax.tree.leaves(texts)[0].shape[0]
         if not micro_batch or micro_batch >= count:
-            return text_losses(decoder, params, texts, reduction, key=key)
+            return text_losses(decoder, params, texts, reduction, groups=classes, key=key)
         parts = jax.tree.map(lambda x: x.reshape(-1, micro_batch, *x.shape[1:]), texts)
         keys = jax.random.split(key, count // micro_batch)
 
@@ -105,8 +107,8 @@ def generator_matching(
         assert labels is not None  # a batch of labelled examples
         outputs = learner.apply(Variables(batch.learner, frozen), batch.examples)
         parts = head_parts(outputs, labels, bias=bias)
-        losses = losses_of(params, batch.texts, key)
         classes = batch.real.shape[0]
+        losses = losses_of(params, batch.texts, classes, key)
 
         def by_class(x: Array) -> Array:
             return x.reshape(classes, -1, *x.shape[1:])

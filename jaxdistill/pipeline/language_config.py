@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from jaxdistill.core.errors import UserError
+from jaxdistill.generation.choice import Sampling
 from jaxdistill.methods.language_settings import LanguageModelling
 from jaxdistill.models.train_tokenizer import END_OF_TEXT
 from jaxdistill.pipeline.checks import at_least, check_types
@@ -100,6 +101,7 @@ class SamplesConfig:
     def __post_init__(self):
         check_types(self, "samples")
         at_least(self, "samples", {"count": 0, "max_new": 1})
+        Sampling(max_new=self.max_new, temperature=self.temperature, top_p=self.top_p)  # refuses what cannot be
 
 
 @dataclasses.dataclass(frozen=True)

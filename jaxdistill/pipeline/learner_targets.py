@@ -73,7 +73,7 @@ class LearnerTarget:
         # Vectors of whole texts are for the learner of the run.
         data = dataclasses.replace(problem.data, vectors=None, notes=())
         learner = learner_config(name, config.learner)
-        own = problem_of(data, problem.train.weights, config.task, learner)
+        own = problem_of(data, problem.train.weights, None, config.task, learner)
         self._evaluator = Evaluator(own, named_key(config.seed, "evaluate"), stop=stop)
         shapes = jax.eval_shape(own.pretrained.learner.init, jax.random.key(0))
         self.parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))

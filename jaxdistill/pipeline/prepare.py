@@ -189,24 +189,30 @@ def prepare(task: TaskConfig, learner: LearnerConfig) -> Problem:
       UserError: see `data.sources.load_task`, `models.pretrained.load_model`, `data.encoding.encode`.
     """
     data = with_vectors(load_data(task), task, learner)
+    # Before balancing: the table holds the vectors of all splits as they were read.
+    words = None if data.vectors is None else shared_words(data, learner.words.std)
     check_split_groups(data)
-    return problem_of(*balanced(data, task.balance), task, learner)
+    return problem_of(*balanced(data, task.balance), words, task, learner)
 
 
 def problem_of(
-    data: TaskData, weights: Float32[np.ndarray, " n"] | None, task: TaskConfig, learner: LearnerConfig
+    data: TaskData,
+    weights: Float32[np.ndarray, " n"] | None,
+    words: WordVectors | None,
+    task: TaskConfig,
+    learner: LearnerConfig,
 ) -> Problem:
     """A learner, and the data tokenised for it.
 
     Args:
-      data: balanced as `task` asks, with vectors where the learner reads these.
+      data: balanced as `task` asks.
       weights: of the training examples, or `None`.
+      words: vectors of whole texts, where the learner reads these.
       task, learner: see there.
 
     Raises:
       UserError: see `models.pretrained.load_model`, `data.encoding.encode`.
     """
-    words = None if data.vectors is None else shared_words(data, learner.words.std)
     asked = 1 if words else task.max_length or data.task.max_length
     dropout = None if learner.dropout else 0.0
     pretrained = load_learner(learner, len(data.task.label_names), asked, dropout=dropout, words=words)

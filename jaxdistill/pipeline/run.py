@@ -160,6 +160,8 @@ def distil(
 
 
 def _writers(config: ExperimentConfig, problem: Problem, folder: Workdir) -> Callable[[int], MultiWriter]:
-    updates = getattr(getattr(config.settings, "outer", None), "updates", 0)
-    shown = ("loss", "real_accuracy", f"dev_{problem.data.task.metric}", "test_loss", "skipped")
+    # Whatever a method's loop is called in its settings.
+    loops = (getattr(config.settings, name, None) for name in ("outer", "matching"))
+    updates = next((loop.updates for loop in loops if loop is not None), 0)
+    shown = ("loss", "real_accuracy", "text_loss", f"dev_{problem.data.task.metric}", "test_loss", "skipped")
     return functools.partial(run_writers, folder, label="outer step", total=updates, shown=shown)

@@ -143,6 +143,7 @@ def test_published_settings():
     assert DiLM().matching.select_at == tuple(range(0, 20001, 2000))
     given = reference(per_class=5)
     assert (given.matching.reduction, given.language_model.reduction) == ("padded_mean", "padded_mean")
+    assert given.learners.trainings == 2000
     assert given.pooling.pick == "cycle" and given.matching.keep == "last" and given.matching.first_update_is_zero
     recipe = Learners().recipe
     rate = recipe.optimizer()
@@ -155,11 +156,12 @@ def test_published_settings():
         (lambda: Matching(temperature=0.0), "matching.temperature is 0.0: accepted is a number above 0"),
         (lambda: Matching(reduction="sum"), "matching.reduction is 'sum': give token_mean or padded_mean"),
         (lambda: Matching(reduction="padded_mean", micro_batch=4), "matching.micro_batch must be 0 with padded_mean"),
-        (lambda: Matching(lr=0.0), "lr is 0.0: accepted is a number above 0"),
+        (lambda: Matching(lr=0.0), "matching.lr is 0.0: accepted is a number above 0"),
         (lambda: Learners(every=30), "the last of 10 matches is at step 270, and their training ends at 200"),
         (lambda: Learners(teacher="k_mean"), "learners.teacher is 'k_mean': give k_means, herding or random"),
         (lambda: Pooling(batch=1), "pooling.batch is 1: accepted is 2 or more"),
         (lambda: Pooling(texts=10), "pooling.texts is 10: a batch takes 64 of each class"),
+        (lambda: Pooling(top_p=0.0), "top_p is 0.0; it must lie in (0, 1]"),
         (lambda: DiLM(oversample=0), "oversample is 0: accepted is 1 or more"),
         (lambda: DiLM(max_length=200), "language_model.row_length is 68: it must be at least max_length, 200"),
         (lambda: DiLM(language_model=LanguageModelling()), "language_model must see one text a row here"),
@@ -170,7 +172,10 @@ def test_bad_settings(make, message):
         make()
 
 
-def test_too_few_texts(problem):
+def test_what_stage_1_cannot_do_is_said_before_stage_0(problem):
+    matching = dataclasses.replace(CONFIG.matching, micro_batch=3)
+    with refused("matching.micro_batch is 3: it must divide the 8 texts of an update"):
+        dilm.distill(dataclasses.replace(CONFIG, matching=matching), problem, key=KEY, run=Run(say=silent))
     learners = dataclasses.replace(CONFIG.learners, teacher_per_class=5000)
-    with refused("5000 per class asked"):
+    with refused("learners.teacher_per_class is 5000, and class"):
         dilm.distill(dataclasses.replace(CONFIG, learners=learners), problem, key=KEY, run=Run(say=silent))

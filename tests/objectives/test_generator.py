@@ -71,7 +71,8 @@ def whole_pipeline(params, variables, batch, reduction):
     jacobian = jax.jacrev(losses_of)(head)
     flat = jnp.concatenate([jacobian["kernel"].swapaxes(1, 2), jacobian["bias"][:, :, None]], axis=2)
     flat = flat.reshape(CLASSES, EACH, -1)
-    losses = text_losses(DECODER, params, batch.texts, reduction).reshape(CLASSES, EACH)
+    by_class = [jax.tree.map(lambda x, c=c: x[c * EACH : (c + 1) * EACH], batch.texts) for c in range(CLASSES)]
+    losses = jnp.stack([text_losses(DECODER, params, own, reduction) for own in by_class])
     weights = jax.nn.softmax(-losses / TEMPERATURE, axis=1)
     whole = jnp.einsum("cn,cnp->cp", weights, flat)
     real = batch.real.reshape(CLASSES, -1)
