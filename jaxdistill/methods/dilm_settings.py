@@ -156,9 +156,9 @@ def smoke(settings: DiLM) -> DiLM:
 def reference(**changes: Any) -> DiLM:
     """What the published code does (Maekawa et al. 2024).
 
-    But for the split that it selects on, see `Run.protocol`; for the vectors by which texts are clustered (here what the
-    learner's head reads) and chosen (here the mean over tokens), which are the last layer's [CLS] there; and for stage 1
-    in bfloat16, which is float32 here.
+    But for the split that it selects on, see `Run.protocol`; for the vectors by which texts are clustered (here what
+    the learner's head reads) and chosen (here the mean over tokens), which are the last layer's [CLS] there; and for
+    stage 1 in bfloat16, which is float32 here.
     """
     given = DiLM(**changes)
     loops = -(-given.matching.updates // given.learners.matches)
