@@ -6,7 +6,7 @@ not sentences that hold together. More updates go on falling.
 
 Expect: dev perplexity 221 a token (vocabulary 4,096; 400 texts of both sources); 368, 283, 233 after a quarter, a half
 and three quarters of the updates.
-Cost: about 16 minutes on 2 CPU cores that nobody shares, 1.6 GiB.
+Cost: 27 minutes on 2 CPU cores with other work on them, 1.6 GiB.
 """
 
 from jaxdistill.methods.language_settings import LanguageModelling
