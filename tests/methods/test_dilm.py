@@ -18,8 +18,9 @@ from jaxdistill.methods.dilm_pool import Pooling, deal, load_pool
 from jaxdistill.methods.dilm_settings import DiLM, Matching, reference
 from jaxdistill.methods.language_settings import LanguageModelling
 from jaxdistill.models.decoder_folder import load_decoder
-from jaxdistill.pipeline.config import LearnerConfig, TaskConfig, WordsConfig
+from jaxdistill.pipeline.config import ExperimentConfig, LearnerConfig, TaskConfig, WordsConfig
 from jaxdistill.pipeline.prepare import prepare
+from jaxdistill.pipeline.run import run_experiment
 
 LANGUAGE_MODEL = LanguageModelling(
     updates=3, epochs=0.0, rows=8, row_length=32, reduction="text_mean", truncate=True, selections=1
@@ -120,6 +121,16 @@ def test_a_kept_generator_is_drawn_from(finished, problem):
     missing = dataclasses.replace(CONFIG, trained=str(folder / "nothing"))
     with refused("no such folder; give generator or language_model of a run"):
         dilm.distill(missing, problem, key=KEY, run=Run(say=silent))
+
+
+def test_no_language_model_leaves_nothing_behind(tmp_path):
+    task, learner = TaskConfig(name="toy/reviews"), LearnerConfig(name="mlp", words=WordsConfig(vectors="tiny"))
+    for field, message in (("generator", "model '/nowhere': no such folder"), ("trained", "trained is '/nowhere'")):
+        settings = dataclasses.replace(CONFIG, **{field: "/nowhere"})
+        config = ExperimentConfig(task=task, learner=learner, method="dilm", settings=settings)
+        with refused(message):
+            run_experiment(config, tmp_path / "run", say=silent)
+    assert not (tmp_path / "run").exists()
 
 
 def test_batches_take_one_text_of_each_cluster():
