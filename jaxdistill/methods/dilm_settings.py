@@ -40,7 +40,7 @@ class Matching:
     decay_norms: bool = False
     clip: float = 1.0
     temperature: float = 1.0
-    reduction: Reduction = "token_mean"
+    reduction: Reduction = "text_mean"
     dropout: bool = True
     micro_batch: int = 0
     selections: int = 10
@@ -57,8 +57,8 @@ class Matching:
         for field in ("temperature", "lr"):
             if not 0.0 < (value := getattr(self, field)) < float("inf"):
                 raise UserError(f"matching.{field} is {value}: accepted is a number above 0")
-        if self.reduction not in ("token_mean", "padded_mean"):
-            raise UserError(f"matching.reduction is {self.reduction!r}: give token_mean or padded_mean")
+        if self.reduction not in ("text_mean", "padded_mean"):
+            raise UserError(f"matching.reduction is {self.reduction!r}: give text_mean or padded_mean")
         if self.micro_batch and self.reduction == "padded_mean":
             raise UserError("matching.micro_batch must be 0 with padded_mean: a text's loss depends on its batch")
         if self.updates:

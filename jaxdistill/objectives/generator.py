@@ -17,7 +17,7 @@ from jaxdistill.models.decoder import Decoder
 from jaxdistill.models.likelihood import token_log_probabilities
 from jaxdistill.objectives.head_matching import HeadParts, head_has_bias, head_parts, match_head
 
-Reduction = Literal["token_mean", "padded_mean"]
+Reduction = Literal["text_mean", "padded_mean"]
 _PAD_TO = 8
 
 
@@ -47,7 +47,7 @@ def text_losses(
       decoder: static.
       params: of the decoder.
       texts: one a row, padded on the right.
-      reduction: "token_mean" divides by the tokens scored; "padded_mean" by those of the longest text of the batch
+      reduction: "text_mean" divides by the tokens scored; "padded_mean" by those of the longest text of the batch
         rounded up to a multiple of 8, as published code does: it favours short texts, and a text's loss depends on
         its neighbours.
       groups: batches that the rows are, one after another, for "padded_mean".

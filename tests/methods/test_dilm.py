@@ -165,7 +165,7 @@ def test_published_settings():
     ("make", "message"),
     [
         (lambda: Matching(temperature=0.0), "matching.temperature is 0.0: accepted is a number above 0"),
-        (lambda: Matching(reduction="sum"), "matching.reduction is 'sum': give token_mean or padded_mean"),
+        (lambda: Matching(reduction="sum"), "matching.reduction is 'sum': give text_mean or padded_mean"),
         (lambda: Matching(reduction="padded_mean", micro_batch=4), "matching.micro_batch must be 0 with padded_mean"),
         (lambda: Matching(lr=0.0), "matching.lr is 0.0: accepted is a number above 0"),
         (lambda: Learners(every=30), "the last of 10 matches is at step 270, and their training ends at 200"),

@@ -80,7 +80,7 @@ def whole_pipeline(params, variables, batch, reduction):
     return jnp.mean(1 - jnp.sum(whole * real, axis=1) / norms)
 
 
-@pytest.mark.parametrize(("reduction", "micro_batch"), [("token_mean", 0), ("token_mean", 6), ("padded_mean", 0)])
+@pytest.mark.parametrize(("reduction", "micro_batch"), [("text_mean", 0), ("text_mean", 6), ("padded_mean", 0)])
 def test_gradient_equals_that_of_the_whole_pipeline(reduction, micro_batch):
     params, variables, batch = problem()
     objective = generator_matching(
@@ -114,8 +114,8 @@ def test_losses_by_hand():
     total = -sum(log_probabilities[0, i, ids[0, i + 1]] for i in range(3))
     batch = Batch(token_ids=ids, mask=mask)
     losses_of = jax.jit(text_losses, static_argnums=(0, 3))
-    found = {name: losses_of(DECODER, params, batch, name) for name in ("token_mean", "padded_mean")}
-    np.testing.assert_allclose(found["token_mean"][0], total / 3, rtol=1e-12)
+    found = {name: losses_of(DECODER, params, batch, name) for name in ("text_mean", "padded_mean")}
+    np.testing.assert_allclose(found["text_mean"][0], total / 3, rtol=1e-12)
     np.testing.assert_allclose(found["padded_mean"][0], total / 7, rtol=1e-12)
     longer = Batch(token_ids=jnp.pad(ids, ((0, 0), (0, 6))), mask=jnp.pad(mask, ((0, 0), (0, 6))))
     for name in found:  # padding that no text needs changes nothing
@@ -123,4 +123,4 @@ def test_losses_by_hand():
     wide = dataclasses.replace(longer, mask=longer.mask.at[1].set(True))
     again = losses_of(DECODER, params, wide, "padded_mean")[0]
     np.testing.assert_allclose(again, total / 15, rtol=1e-10)
-    np.testing.assert_allclose(losses_of(DECODER, params, wide, "token_mean")[0], total / 3, rtol=1e-10)
+    np.testing.assert_allclose(losses_of(DECODER, params, wide, "text_mean")[0], total / 3, rtol=1e-10)
