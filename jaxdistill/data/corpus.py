@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxdistill.core.errors import UserError
+from jaxdistill.data.hate_speech import read_hate_speech
 from jaxdistill.data.hub import read_hub
 from jaxdistill.data.parsing import check_text
 from jaxdistill.data.readers import SUFFIXES, Columns, read_columns, read_text, split_files
@@ -21,6 +22,7 @@ from jaxdistill.data.tasks import TOY_BIAS, TOY_REVIEWS, Task, reviews_share, ta
 
 TEXT_SUFFIXES = (".txt", ".txt.gz")
 DEFAULT_COLUMN = "text"
+HATE_SPEECH = "hate_speech"
 _BLANK_LINES = re.compile(r"\n[^\S\n]*(?:\n[^\S\n]*)+")
 
 
@@ -55,7 +57,9 @@ def load_corpus(sources: Sequence[str]) -> Corpus:
 
     - a task, found as `data.sources.load_task` finds it ("sst2"): the texts of its training split. Its dev split is the
       dev part here too, so whatever is chosen on dev later has not been trained on. The texts of a pair are two lines;
+    - one class of it ("imdb[neg]"): the texts with that label, train and dev alike;
     - a further split of a task's data, labelled or not ("imdb/unsupervised_20k"); test splits are refused;
+    - "hate_speech:" and a file: the corpus that UniDetox makes a model toxic with, see `data.hate_speech`;
     - a file, looked for here and then under `$JAXDISTILL_DATA`: .txt or .txt.gz, in which blank lines part the texts,
       or .parquet, .csv, .tsv or .jsonl with the texts in the column `text`, or in another one ("reviews.csv:body").
 
@@ -63,8 +67,8 @@ def load_corpus(sources: Sequence[str]) -> Corpus:
     Training texts that are in the dev part of another source are left out.
 
     Raises:
-      UserError: a source cannot be found or read, is a test split or of vectors; it holds fewer than two different
-        texts; texts that are no strings.
+      UserError: a source cannot be found or read, is a test split or of vectors, or of a class that the task does not
+        have; it holds fewer than two different texts; texts that are no strings.
     """
     if not sources:
         raise UserError("the corpus has no sources: give a task, a split of one, or a file")
@@ -86,8 +90,12 @@ def load_corpus(sources: Sequence[str]) -> Corpus:
 
 def _load(source: str) -> _Part:
     name, _, column = source.partition(":")
+    if name == HATE_SPEECH:
+        found = read_hate_speech(_find_file(column))
+        return _checked(_Part(list(found.train), list(found.dev)), source)
     if name.endswith((*TEXT_SUFFIXES, *SUFFIXES)):
         return _cut(_read_file(_find_file(name), column), source)
+    source, of_class = _class_of(source)
     if source in (TOY_REVIEWS, TOY_BIAS) or reviews_share(source) is not None:
         name, split = source, "train"
     else:
@@ -96,13 +104,30 @@ def _load(source: str) -> _Part:
     if task.vector_format is not None:
         raise UserError(f"corpus {source!r}: the task is of vectors and holds no texts")
     split = split or task.train_split
-    if split in task.test_splits:
-        raise UserError(f"corpus {source!r}: {split} is the test split, which nothing is trained on")
     if split == task.train_split:
         data = load_task(name)
-        return _checked(_Part(*(_joined(part.texts) for part in (data.train, data.dev))), source)
+        parts = data.train, data.dev
+        if of_class:
+            if of_class not in data.task.label_names:
+                raise UserError(
+                    f"corpus {source}[{of_class}]: the task has no such class; accepted are "
+                    f"{', '.join(data.task.label_names)}"
+                )
+            number = data.task.label_names.index(of_class)
+            parts = tuple(part.take(np.flatnonzero(part.labels == number)) for part in parts)
+        return _checked(_Part(*(_joined(part.texts) for part in parts)), source)
+    if split in task.test_splits:
+        raise UserError(f"corpus {source!r}: {split} is the test split, which nothing is trained on")
+    if of_class:
+        raise UserError(f"corpus {source}[{of_class}]: classes are told apart in the training split alone")
     columns = _read_split(task, split)
     return _cut(_joined(list(zip(*(columns[column] for column in task.text_columns), strict=True))), source)
+
+
+def _class_of(source: str) -> tuple[str, str]:
+    """A source without the class that it is limited to, and that class."""
+    name, bracket, rest = source.partition("[")
+    return (name, rest[:-1]) if bracket and rest.endswith("]") else (source, "")
 
 
 def _read_split(task: Task, split: str) -> Columns:

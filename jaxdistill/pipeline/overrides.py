@@ -14,12 +14,17 @@ from typing import Any, TypeVar
 from jaxdistill.core.errors import UserError
 from jaxdistill.methods.registry import method_named
 from jaxdistill.pipeline.checks import check_value
+from jaxdistill.pipeline.attribute_config import AttributeConfig, smoke_attribute
 from jaxdistill.pipeline.config import ExperimentConfig, smoke
 from jaxdistill.pipeline.language_config import LanguageModelConfig, smoke_language_model
 
 # The kinds of configuration files, with what makes the smoke form.
-_SMOKE: dict[type, Callable[[Any], Any]] = {ExperimentConfig: smoke, LanguageModelConfig: smoke_language_model}
-Config = TypeVar("Config", ExperimentConfig, LanguageModelConfig)
+_SMOKE: dict[type, Callable[[Any], Any]] = {
+    ExperimentConfig: smoke,
+    LanguageModelConfig: smoke_language_model,
+    AttributeConfig: smoke_attribute,
+}
+Config = TypeVar("Config", ExperimentConfig, LanguageModelConfig, AttributeConfig)
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -55,7 +60,7 @@ def load_config(path: str, kind: type[Config] = ExperimentConfig) -> Config:
         reason = (str(error).strip().splitlines() or ["no message"])[0]
         raise UserError(f"config file {name!r} cannot be used: {type(error).__name__}: {reason}") from error
     if not isinstance(config, kind):
-        article = "an" if kind is ExperimentConfig else "a"
+        article = "a" if kind is LanguageModelConfig else "an"
         raise UserError(f"get_config() of {name!r} returns {type(config).__name__}, not {article} {kind.__name__}")
     return _SMOKE[kind](config) if form else config
 
