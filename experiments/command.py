@@ -68,7 +68,9 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     return rest, changes
 
 
-def run(main: Callable[[Any], int | None], kind: Literal["experiment", "language model", "attribute"] = "experiment") -> None:
+def run(
+    main: Callable[[Any], int | None], kind: Literal["experiment", "language model", "attribute"] = "experiment"
+) -> None:
     """Parse the flags, read the configuration, call `main` with it; mistakes end in one line and exit status 2.
 
     Args:

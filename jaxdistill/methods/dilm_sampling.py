@@ -18,6 +18,7 @@ from jaxdistill.data.splits import Split
 from jaxdistill.evaluation.features import mean_features
 from jaxdistill.evaluation.metrics import metric_named, percent
 from jaxdistill.evaluation.scoring import Score, Scorer, split_batches
+from jaxdistill.io.progress import Progress
 from jaxdistill.methods.base import Problem, Run, Stopped
 from jaxdistill.methods.dilm_pool import draw_texts
 from jaxdistill.methods.dilm_settings import DiLM
@@ -108,15 +109,20 @@ class Judge:
         """(score, higher is better; what to log)."""
         matching, problem, run = self._config.matching, self._problem, self._run
         scores: list[Score] = []
-        for i in range(matching.sets):
-            set_key, student_key = jax.random.split(jax.random.fold_in(self._key, i))
-            texts, _ = draw_set(self._config, self._generator, params, problem, matching.per_class, set_key)
-            encoded = learner_reads(problem, texts.texts, texts.labels)
-            for j in range(min(matching.students, len(self._parts) - len(scores))):
-                if run.stop():
-                    raise Stopped("stopped while scoring the generator")
-                trained = self._trainer.on_texts(encoded, run.recipe, jax.random.fold_in(student_key, j))
-                scores.append(self._scorer(trained, self._batches, group=len(scores)))
+        progress = Progress("learners that score the generator", len(self._parts))
+        try:
+            for i in range(matching.sets):
+                set_key, student_key = jax.random.split(jax.random.fold_in(self._key, i))
+                texts, _ = draw_set(self._config, self._generator, params, problem, matching.per_class, set_key)
+                encoded = learner_reads(problem, texts.texts, texts.labels)
+                for j in range(min(matching.students, len(self._parts) - len(scores))):
+                    if run.stop():
+                        raise Stopped("stopped while scoring the generator")
+                    trained = self._trainer.on_texts(encoded, run.recipe, jax.random.fold_in(student_key, j))
+                    scores.append(self._scorer(trained, self._batches, group=len(scores)))
+                    progress.update(len(scores))
+        finally:
+            progress.close()
         total = functools.reduce(Score.__add__, scores)
         metric, where = problem.data.task.metric, run.protocol.select_on
         if total.diverged:

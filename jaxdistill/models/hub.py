@@ -19,14 +19,17 @@ PICKLED_WEIGHTS = ("pytorch_model*.bin*",)
 def find_folder(source: str) -> Path:
     """The checkpoint folder that a name stands for; downloads it when it is a hub id that is not in the cache.
 
+    Folders are looked for here and then under `$JAXDISTILL_WEIGHTS`.
+
     Raises:
       UserError: there is none.
     """
     if source == "minilm":
         return minilm_folder()
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
+    kept = os.environ.get("JAXDISTILL_WEIGHTS")
+    for folder in (Path(source).expanduser(), *([Path(kept) / source] if kept and source else [])):
+        if folder.is_dir():
+            return folder
     if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source):
         raise UserError(f"model {source!r}: no such folder; expected minilm, tiny, a folder or a hub id")
     return download(source)

@@ -83,7 +83,7 @@ class AttributeConfig:
       texts: how texts are drawn.
       students: language models to tune, folders or hub ids.
       student: how they are tuned.
-      learning_rates: of the students, chosen on dev prompts, for each student and each set of texts by the same rule: of
+      learning_rates: of the students, chosen on dev prompts for each student and each condition by one rule: of
         those whose perplexity is at most `perplexity_bound` times that of the untouched student the one with the lowest
         TP, then EMT; where none is, the one with the lowest perplexity. Empty takes `student.lr`.
       perplexity_bound: see there.

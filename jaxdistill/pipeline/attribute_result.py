@@ -173,5 +173,3 @@ def _interval(found: Mapping[str, Any]) -> str:
         return f"{found['mean']:+.3f}"
     low, high = found["ci95"]
     return f"{found['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-

@@ -1,4 +1,4 @@
-"""One command: an expert, texts that contrast it with the base model, students tuned on them, and what they then say."""
+"""One command: an expert, texts that contrast it with the base model, students tuned on them, what they then say."""
 
 from __future__ import annotations
 

@@ -17,8 +17,9 @@ from jaxdistill.data.multiple_choice import read_questions
 from jaxdistill.data.prompts import Prompts, load_prompts
 from jaxdistill.data.readers import split_files
 from jaxdistill.evaluation.alignment import update_cosine
-from jaxdistill.evaluation.attribute_evaluation import continue_prompts, evaluate_attribute, mean_token_entropy
+from jaxdistill.evaluation.attribute_evaluation import draw_prompts, evaluate_attribute
 from jaxdistill.evaluation.attribute_scorer import load_attribute_scorer
+from jaxdistill.evaluation.continuations import mean_token_entropy
 from jaxdistill.evaluation.likelihoods import LanguageModel, load_language_model
 from jaxdistill.evaluation.multiple_choice import answer_questions
 from jaxdistill.generation.contrast import Contrast, Pair
@@ -68,7 +69,9 @@ class Measure:
         }
         files = split_files(Path(settings.multiple_choice)) if settings.multiple_choice else {}
         if missing := [name for name in ("validation", "dev") if files and name not in files]:
-            raise UserError(f"evaluation.multiple_choice: {settings.multiple_choice} has no file of {missing[0]} questions")
+            raise UserError(
+                f"evaluation.multiple_choice: {settings.multiple_choice} has no file of {missing[0]} questions"
+            )
         self._questions = {name: read_questions(files[name]) for name in ("validation", "dev") if name in files}
         self.notes = tuple(dict.fromkeys(note for part in self.prompts.values() for note in part.notes))
 
@@ -96,7 +99,7 @@ class Measure:
         shown: list[list[str]] = []
         for number in range(generations or settings.generations):
             key = self._key(split, number)
-            continuations = continue_prompts(
+            drawn = draw_prompts(
                 scorer,
                 params,
                 model.tokenizer,
@@ -107,16 +110,23 @@ class Measure:
                 stop=stop,
                 micro_batch=settings.micro_batch,
             )
-            shown = shown or continuations
-            options = {"scorer": self.scorer, "fluency": self.fluency, "cache": self._cache}
-            found = evaluate_attribute(continuations, prompts, settings.attribute, **options)
-            if expert is None:
-                found["entropy"] = mean_token_entropy(model, prompts, continuations, start=opened)
+            shown = shown or drawn.texts
+            found = evaluate_attribute(
+                drawn.texts,
+                prompts,
+                settings.attribute,
+                scorer=self.scorer,
+                fluency=self.fluency,
+                cache=self._cache,
+                entropy=mean_token_entropy(scorer, params, drawn, micro_batch=settings.micro_batch),
+            )
             figures.append(flat(found))
         names = [name for name in figures[0] if all(found.get(name) is not None for found in figures)]
         means = {name: sum(found[name] for found in figures) / len(figures) for name in names}
         if self._questions and expert is None and split == "test":
-            answers = answer_questions(model, self._questions["validation"], self._questions["dev"], shots=settings.shots)
+            answers = answer_questions(
+                model, self._questions["validation"], self._questions["dev"], shots=settings.shots
+            )
             means["multiple_choice"] = answers.summary()["accuracy"]
         return means, shown
 
@@ -231,7 +241,9 @@ class StudentScores:
         for rate in config.learning_rates:
             settings = dataclasses.replace(config.student, lr=rate)
             found = self._tuned(f"{name}/{condition}/dev/{rate}", settings, model, texts, 0, "dev", False)
-            tried.append({"lr": rate} | {key: value for key, value in found.items() if key in ("tp", "emt", "perplexity")})
+            tried.append(
+                {"lr": rate} | {key: value for key, value in found.items() if key in ("tp", "emt", "perplexity")}
+            )
         return choose_rate(tried, before.get("perplexity"), config.perplexity_bound), tried
 
     def _tuned(

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.methods.registry import method_named
-from jaxdistill.pipeline.checks import check_value
 from jaxdistill.pipeline.attribute_config import AttributeConfig, smoke_attribute
+from jaxdistill.pipeline.checks import check_value
 from jaxdistill.pipeline.config import ExperimentConfig, smoke
 from jaxdistill.pipeline.language_config import LanguageModelConfig, smoke_language_model
 

@@ -1,0 +1,44 @@
+"""What the configurations of `experiments/configs/unidetox` for small models share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jaxdistill.methods.contrastive import ContrastiveTexts
+from jaxdistill.methods.language_settings import LanguageModelling
+from jaxdistill.pipeline.attribute_config import AttributeConfig
+
+
+def small(**settings: Any) -> AttributeConfig:
+    """Texts of 64 tokens by a model of 4 million parameters, two students, a tenth of the published steps.
+
+    Args:
+      **settings: of `AttributeConfig`: corpora and evaluation, and what differs.
+    """
+    expert = LanguageModelling(updates=400, epochs=0.0, rows=8, row_length=128, lr=1e-3, selections=2)
+    student = LanguageModelling(
+        updates=300,
+        epochs=0.0,
+        rows=8,
+        row_length=64,
+        truncate=True,
+        packed=False,
+        schedule="linear",
+        warmup=0.0,
+        weight_decay=0.0,
+        selections=1,
+        keep="last",
+    )
+    return AttributeConfig(
+        **{
+            "base": "runs/sst2_small/model",
+            "students": ("runs/sst2_small/model", "runs/stories_reviews/model"),
+            "expert": expert,
+            "texts": ContrastiveTexts(length=64, micro_batch=64),
+            "student": student,
+            "learning_rates": (1e-4, 3e-4),
+            "sets": 3,
+            "student_seeds": 1,
+            **settings,
+        }
+    )
