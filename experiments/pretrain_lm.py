@@ -21,9 +21,13 @@ DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print parameters, work and memory
 
 
 def main(config: LanguageModelConfig) -> None:
-    from jaxdistill.pipeline.language_run import dry_run_language_model, run_language_model
+    from jaxdistill.parallel.mesh import pretend_cpu_devices
+    from jaxdistill.pipeline.language_dry_run import dry_run_language_model
+    from jaxdistill.pipeline.language_run import run_language_model
 
     if DRY_RUN.value:
+        if config.devices > 1:
+            pretend_cpu_devices(config.devices)
         print(dry_run_language_model(config))
         return
     if WORKDIR.value is None:

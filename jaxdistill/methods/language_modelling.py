@@ -6,33 +6,29 @@ and skipped steps. What is learned are all parameters, or low-rank adapters.
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.core.outer import OuterState, Update, init_outer, make_update
+from jaxdistill.core.outer import OuterState
 from jaxdistill.core.random import numpy_seed
 from jaxdistill.core.types import Key, PyTree
 from jaxdistill.data.encoding import Encoded
-from jaxdistill.data.language_batches import LanguageBatch, LanguageBatches
+from jaxdistill.data.language_batches import LanguageBatches
 from jaxdistill.evaluation.cost import matmul_flops, peak_memory_bytes
 from jaxdistill.evaluation.token_loss import make_token_loss, perplexity
 from jaxdistill.methods.base import Run
 from jaxdistill.methods.language_settings import LanguageModelling
+from jaxdistill.methods.language_step import LanguageStep, compile_step, make_language_step, training_shardings
 from jaxdistill.methods.loop import Fitted, Wording, fit
 from jaxdistill.models.decoder import Decoder
-from jaxdistill.models.lora import add_adapters, merge_adapters
-from jaxdistill.objectives.language_modelling import language_modelling
-from jaxdistill.parallel.mesh import put, replicated
+from jaxdistill.parallel.mesh import gathered, put
 
 _WORDING = Wording(
     step="step",
@@ -61,28 +57,30 @@ class Training(NamedTuple):
     """What a training is made of, before its first step.
 
     Attributes:
-      step: the update, to be jitted with its first argument donated.
+      step: its functions.
       state: before the first step.
       constants: what it reads beside batches: nothing, or the parameters that carry adapters.
       batches: the batch of step k.
       updates: in all.
-      params_of: the decoder's parameters, of what is learned and the constants.
-      decoder: the module, in the precision of the settings.
       key: of the steps.
     """
 
-    step: Update
+    step: LanguageStep
     state: OuterState
     constants: PyTree
     batches: LanguageBatches
     updates: int
-    params_of: Callable[[PyTree, PyTree], PyTree]
-    decoder: Decoder
     key: Key
 
 
 def make_training(
-    settings: LanguageModelling, decoder: Decoder, params: PyTree, train: Encoded, *, key: Key
+    settings: LanguageModelling,
+    decoder: Decoder,
+    params: PyTree,
+    train: Encoded,
+    *,
+    key: Key,
+    mesh: Mesh | None = None,
 ) -> Training:
     """Put a training together.
 
@@ -92,41 +90,41 @@ def make_training(
       params: its parameters, which are copied.
       train: documents, see `data.documents.encode_documents`.
       key: all randomness: order of texts, dropout, fresh adapters.
+      mesh: devices that the state is cut over, see `methods.language_step.training_shardings`.
 
     Raises:
       UserError: the texts do not fit the settings or the model.
     """
+    order_key, adapter_key, step_key = jax.random.split(key, 3)
+    batches = make_batches(settings, decoder, train, seed=numpy_seed(order_key))
+    updates = settings.total_updates(batches.steps_per_epoch)
+    step = make_language_step(settings, decoder, updates=updates, key=adapter_key)
+    shardings = None
+    if mesh is not None:
+        check_mesh(settings, mesh)
+        shardings = training_shardings(mesh, step.decoder, jax.eval_shape(step.init, params))
+    state, constants = jax.jit(step.init, out_shardings=shardings)(params)
+    return Training(step, state, constants, batches, updates, step_key)
+
+
+def check_mesh(settings: LanguageModelling, mesh: Mesh) -> None:
+    """Raises `UserError` where the rows of a micro-batch cannot be cut over the data axis."""
+    if (settings.rows // settings.micro_batches) % mesh.shape["data"]:
+        raise UserError(
+            f"{settings.rows} rows in {settings.micro_batches} micro-batches cannot be cut over "
+            f"{mesh.shape['data']} data devices: accepted are rows of which each micro-batch has a multiple of that"
+        )
+
+
+def make_batches(settings: LanguageModelling, decoder: Decoder, train: Encoded, *, seed: int) -> LanguageBatches:
+    """The batches of a training; see `make_training`."""
     if settings.row_length > decoder.config.positions:
         raise UserError(
             f"training.row_length is {settings.row_length}, and the model reads {decoder.config.positions} positions: "
             "accepted are as many or fewer"
         )
-    order_key, adapter_key, step_key = jax.random.split(key, 3)
     end = decoder.config.end_tokens[0] if decoder.config.end_tokens else None
-    batches = LanguageBatches(train, settings.layout(end), seed=numpy_seed(order_key))
-    updates = settings.total_updates(batches.steps_per_epoch)
-    decoder = decoder.clone(dtype=jnp.dtype(settings.dtype))
-    # Copies: the state is donated to the first step, and the caller's parameters are not.
-    master = jax.tree.map(lambda p: jnp.array(p, jnp.float32), params)
-    if settings.lora_rank:
-        learned: PyTree = add_adapters(master, settings.lora_paths, rank=settings.lora_rank, key=adapter_key)
-        constants, params_of = master, functools.partial(merge_adapters, alpha=settings.lora_alpha)
-    else:
-        learned, constants, params_of = master, (), _learned_itself
-    objective = language_modelling(decoder, params_of, dropout=settings.dropout, chunk=settings.chunk)
-    optimizer, learning_rate = settings.optimizer(updates), settings.learning_rate(updates)
-    update = make_update(objective, optimizer, micro_batches=settings.micro_batches)
-
-    def step(
-        state: OuterState, constants: PyTree, real_batch: LanguageBatch, key: Key
-    ) -> tuple[OuterState, dict[str, Array]]:
-        new, metrics = update(state, constants, real_batch, key)
-        shown = {name: value for name, value in metrics.items() if name != "token_loss"}
-        shown["perplexity"] = jnp.exp(metrics["token_loss"])
-        shown["lr"] = jnp.asarray(learning_rate(state.step - state.skipped))
-        return new, shown
-
-    return Training(step, init_outer(learned, optimizer), constants, batches, updates, params_of, decoder, step_key)
+    return LanguageBatches(train, settings.layout(end), seed=seed)
 
 
 def train_language_model(
@@ -149,29 +147,32 @@ def train_language_model(
       train: documents, see `data.documents.encode_documents`.
       dev: documents that checkpoints are compared on; `None` only where the last is kept.
       key: all randomness: order of texts, dropout, fresh adapters.
-      run: checkpoints, writers, stop signal, devices. Rows are cut over the data axis of its mesh.
+      run: checkpoints, writers, stop signal, devices. Rows are cut over the data axis of its mesh, parameters and
+        optimiser over both.
 
     Raises:
       UserError: settings, texts and model do not fit one another; the loss was not finite for long.
       Stopped: `run.stop()` said so; a checkpoint is kept.
     """
-    return run_training(settings, make_training(settings, decoder, params, train, key=key), dev, run=run)
+    training = make_training(settings, decoder, params, train, key=key, mesh=run.mesh)
+    return run_training(settings, training, dev, run=run)
 
 
 def run_training(settings: LanguageModelling, training: Training, dev: Encoded | None, *, run: Run) -> Trained:
-    """Run what `make_training` has put together of the same settings; see `train_language_model`."""
+    """Run what `make_training` has put together of the same settings and mesh; see `train_language_model`.
+
+    The state is donated to the first step: a training runs once.
+    """
     if dev is None and settings.keep == "best":
         raise UserError("training.keep is 'best', but there are no dev texts to compare on: give 'last', or such texts")
-    updates, mesh = training.updates, run.mesh
-    whole = None if mesh is None else replicated(mesh)
-    place = functools.partial(jax.tree.map, jnp.asarray if whole is None else lambda x: jax.device_put(x, whole))
-    if mesh is not None and (settings.rows // settings.micro_batches) % mesh.shape["data"]:
-        raise UserError(
-            f"{settings.rows} rows in {settings.micro_batches} micro-batches cannot be cut over "
-            f"{mesh.shape['data']} data devices: accepted are rows of which each micro-batch has a multiple of that"
-        )
-    step = jax.jit(training.step, donate_argnums=0, out_shardings=whole)
-    state, constants = place(training.state), place(training.constants)
+    updates, mesh, parts = training.updates, run.mesh, training.step
+    state, constants = training.state, training.constants
+    step = compile_step(parts, state, mesh)
+
+    def place(tree: PyTree) -> PyTree:
+        if mesh is None:
+            return jax.tree.map(jnp.asarray, tree)
+        return jax.device_put(tree, training_shardings(mesh, parts.decoder, tree))
 
     def batch(number: int) -> PyTree:
         found = training.batches(number)
@@ -179,12 +180,12 @@ def run_training(settings: LanguageModelling, training: Training, dev: Encoded |
             return found
         return put(found, NamedSharding(mesh, P(*(() if settings.micro_batches == 1 else (None,)), "data")))
 
-    tokens, flops = _work(training, step)
-    merged = jax.jit(training.params_of)
+    tokens, flops = _work(training)
+    merged = jax.jit(parts.params_of)
     token_loss = None
     if dev is not None:
         options = {"row_length": settings.row_length, "chunk": settings.chunk, "mesh": mesh}
-        token_loss = make_token_loss(training.decoder, dev, **options)
+        token_loss = make_token_loss(parts.decoder, dev, **options)
 
     def select(learned: PyTree) -> tuple[float, dict[str, float]]:
         assert token_loss is not None, "without dev texts nothing is selected"
@@ -206,22 +207,20 @@ def run_training(settings: LanguageModelling, training: Training, dev: Encoded |
         keep=settings.keep,
         wording=_WORDING,
     )
-    params = jax.device_get(merged(fitted.learned, constants) if settings.lora_rank else fitted.learned)
+    params = fitted.learned
+    if settings.lora_rank:
+        params = jax.device_get(gathered(merged(place(params), constants)))
     return Trained(params, _record(training, fitted, tokens, flops))
 
 
-def _learned_itself(learned: PyTree, constants: PyTree) -> PyTree:
-    return learned
-
-
-def _work(training: Training, step: Update) -> tuple[int, int]:
+def _work(training: Training) -> tuple[int, int]:
     """(real tokens predicted, operations of matrix products) in all updates: a pure function of the settings."""
     facts = [training.batches.facts(number) for number in range(training.updates)]
     lengths = [length for length, _ in facts]
     flops = 0
     for length, count in Counter(lengths).items():
         found = training.batches(lengths.index(length))
-        flops += count * matmul_flops(step, training.state, training.constants, found, training.key)
+        flops += count * matmul_flops(training.step.update, training.state, training.constants, found, training.key)
     return sum(tokens for _, tokens in facts), flops
 
 

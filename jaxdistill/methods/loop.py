@@ -16,6 +16,7 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.core.outer import OuterState, Update
 from jaxdistill.core.types import Key, PyTree, pytree
 from jaxdistill.methods.base import Run, Stopped
+from jaxdistill.parallel.mesh import gathered
 
 BAD_STEPS = 20
 Select = Callable[[PyTree], tuple[float, dict[str, float]]]
@@ -146,7 +147,7 @@ def fit(
             if writer is not None:
                 writer.flush()
             spent = np.asarray(before + time.monotonic() - began, np.float32)
-            run.checkpoints.save(int(progress.state.step), dataclasses.replace(progress, seconds=spent))
+            run.checkpoints.save(int(progress.state.step), gathered(dataclasses.replace(progress, seconds=spent)))
 
     try:
         last_save = time.monotonic()
@@ -181,7 +182,7 @@ def fit(
     if len(scores) and not np.isfinite(float(progress.best_score)):
         raise UserError(wording.diverged.format(count=len(scores)))
     return Fitted(
-        learned=jax.device_get(progress.state.learned if keep == "last" else progress.best),
+        learned=jax.device_get(gathered(progress.state.learned if keep == "last" else progress.best)),
         step=updates if keep == "last" else int(progress.best_step),
         score=float(progress.best_score),
         selections=[(at, float(score)) for at, score in zip(select_at, scores, strict=True)],

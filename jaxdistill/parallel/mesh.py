@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -22,18 +23,19 @@ from jaxdistill.core.types import Batch, Key, PyTree
 Rules = Sequence[tuple[str, P]]
 
 
-def make_mesh(devices: int | None = None, model: int = 1) -> Mesh:
+def make_mesh(devices: int | None = None, model: int = 1, *, backend: str | None = None) -> Mesh:
     """A mesh with the axes ("data", "model") over `devices` devices.
 
     Args:
       devices: how many devices to use, over all processes; `None` means all there are.
       model: how many of them share one copy of the parameters cut along "model".
+      backend: whose devices; `None` means the default one.
 
     Raises:
       UserError: more devices asked for than exist, a number that `model` does not divide, or a part of the devices
         where there are several processes (some process would own none).
     """
-    available = jax.devices()
+    available = jax.devices(backend)
     wanted = len(available) if devices is None else devices
     if not 1 <= wanted <= len(available):
         raise UserError(
@@ -50,6 +52,18 @@ def make_mesh(devices: int | None = None, model: int = 1) -> Mesh:
     return jax.make_mesh(
         (wanted // model, model), ("data", "model"), (AxisType.Auto, AxisType.Auto), devices=available[:wanted]
     )
+
+
+def pretend_cpu_devices(count: int) -> None:
+    """Let this process's CPU pass for `count` devices, on which programs are compiled as for as many real ones.
+
+    Raises:
+      UserError: JAX has counted its devices already.
+    """
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError:
+        raise UserError(f"{count} CPU devices must be asked for before anything of JAX touches a device") from None
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -79,6 +93,21 @@ def put(tree: PyTree, sharding: NamedSharding) -> PyTree:
         return jax.make_array_from_process_local_data(sharding, np.asarray(leaf), leaf.shape)
 
     return jax.tree.map(put_leaf, tree)
+
+
+def gathered(tree: PyTree) -> PyTree:
+    """The tree with every array that is cut over processes whole in host memory; all processes must call this together.
+
+    Args:
+      tree: arrays; those that this process can read already stay as they are.
+    """
+
+    def gather(leaf):
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable or leaf.is_fully_replicated:
+            return leaf
+        return multihost_utils.process_allgather(leaf, tiled=True)
+
+    return jax.tree.map(gather, tree)
 
 
 def shard_leading(mesh: Mesh, tree: PyTree) -> PyTree:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import jax
+from jax.sharding import Mesh
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Key, PyTree
 from jaxdistill.data.corpus import Corpus, load_corpus
 from jaxdistill.data.documents import encode_documents
 from jaxdistill.data.encoding import Encoded
+from jaxdistill.methods.language_step import training_shardings
 from jaxdistill.models.decoder import Decoder, init_decoder
-from jaxdistill.models.decoder_config import DecoderConfig
-from jaxdistill.models.decoder_folder import load_decoder
+from jaxdistill.models.decoder_folder import load_decoder, read_decoder_config
+from jaxdistill.models.hub import find_folder
 from jaxdistill.models.tokenizer import load_tokenizer
 from jaxdistill.models.train_tokenizer import train_tokenizer, with_tokenizer
 from jaxdistill.pipeline.language_config import LanguageModelConfig
@@ -31,7 +37,9 @@ class LanguageProblem:
       dev_texts: texts that dev was made of.
       tokenizer: of the model.
       decoder: the module.
-      params: its parameters before training.
+      shapes: of its parameters.
+      make_params: `make_params(mesh)` is its parameters before training, drawn or read, on the default device or where
+        `methods.language_step.training_shardings` puts them on a mesh.
       folder: where a loaded model lies, with its tokenizer files; `None` for one from scratch.
       start, end: tokens that open and close texts.
       notes: what a user should know.
@@ -42,7 +50,8 @@ class LanguageProblem:
     dev_texts: int
     tokenizer: Tokenizer
     decoder: Decoder
-    params: PyTree
+    shapes: PyTree
+    make_params: Callable[[Mesh | None], PyTree]
     folder: Path | None
     start: int
     end: int
@@ -78,11 +87,10 @@ def prepare_language_model(
     training, settings = config.training, config.model
     folder: Path | None = None
     if settings.name:
-        options = {"scan_layers": settings.scan_layers, "remat_layers": settings.remat_layers, "dropout": None}
-        loaded = load_decoder(settings.name, **options)
-        if loaded.folder is None:
-            raise UserError(f"model.name is {settings.name!r}, which has no tokenizer: leave it empty for a new model")
-        tokenizer, decoder, params, folder = load_tokenizer(loaded.folder), loaded.decoder, loaded.params, loaded.folder
+        if settings.name == "tiny":
+            raise UserError("model.name is 'tiny', which has no tokenizer: leave it empty for a new model")
+        folder = find_folder(settings.name)
+        tokenizer, decoder = load_tokenizer(folder), decoder_of(config)
         if not decoder.config.end_tokens:
             raise UserError(f"{folder / 'config.json'}: no eos_token_id; training needs the token that closes a text")
         if tokenizer.get_vocab_size() > decoder.config.vocabulary:
@@ -92,10 +100,8 @@ def prepare_language_model(
             )
     else:
         tokenizer = _tokenizer(config, corpus, kept)
-        decoder = Decoder(
-            new_config(config, tokenizer), scan_layers=settings.scan_layers, remat_layers=settings.remat_layers
-        )
-        params = init_decoder(decoder, key)
+        decoder = decoder_of(config)
+        decoder = decoder.clone(config=with_tokenizer(decoder.config, tokenizer, end=config.tokenizer.end))
     end = decoder.config.end_tokens[0]
     start = end if decoder.config.start_token is None else decoder.config.start_token
     for prompt in config.samples.prompts:
@@ -114,29 +120,48 @@ def prepare_language_model(
     notes = [*corpus.notes, f"vocabulary of {tokenizer.get_vocab_size():,} tokens"]
     if train.truncated:
         notes.append(f"{train.truncated:,} training texts were cut to {training.row_length} tokens")
-    return LanguageProblem(train, dev, len(corpus.dev), tokenizer, decoder, params, folder, start, end, tuple(notes))
-
-
-def new_config(config: LanguageModelConfig, tokenizer: Tokenizer) -> DecoderConfig:
-    """The decoder config of a model from scratch."""
-    sizes, rate = config.model, config.model.dropout
-    return with_tokenizer(
-        DecoderConfig(
-            width=sizes.width,
-            layers=sizes.layers,
-            heads=sizes.heads,
-            kv_heads=sizes.heads,
-            head_width=sizes.width // sizes.heads,
-            intermediate=sizes.intermediate or 4 * sizes.width,
-            positions=sizes.positions or config.training.row_length,
-            embedding_width=sizes.width,
-            embedding_dropout=rate,
-            residual_dropout=rate,
-            attention_dropout=rate,
-        ),
-        tokenizer,
-        end=config.tokenizer.end,
+    return LanguageProblem(
+        train=train,
+        dev=dev,
+        dev_texts=len(corpus.dev),
+        tokenizer=tokenizer,
+        decoder=decoder,
+        shapes=parameter_shapes(decoder),
+        make_params=functools.partial(_params, config, decoder, key),
+        folder=folder,
+        start=start,
+        end=end,
+        notes=tuple(notes),
     )
+
+
+def decoder_of(config: LanguageModelConfig) -> Decoder:
+    """The module, by sizes alone: no weights are read, and the vocabulary of a model from scratch is that asked for.
+
+    Raises:
+      UserError: `model.name` leads nowhere, or its config.json is of no model that there is.
+    """
+    settings = config.model
+    if settings.name:
+        sizes = read_decoder_config(find_folder(settings.name))
+    else:
+        sizes = settings.decoder_config(vocabulary=config.tokenizer.vocabulary, positions=config.training.row_length)
+    return Decoder(sizes, scan_layers=settings.scan_layers, remat_layers=settings.remat_layers)
+
+
+def parameter_shapes(decoder: Decoder) -> PyTree:
+    """Shapes of all parameters; none is made."""
+    return jax.eval_shape(functools.partial(init_decoder, decoder), jax.eval_shape(lambda: jax.random.key(0)))
+
+
+def _params(config: LanguageModelConfig, decoder: Decoder, key: Key, mesh: Mesh | None) -> PyTree:
+    """The parameters before training, each born where it belongs."""
+    shardings = None if mesh is None else functools.partial(training_shardings, mesh, decoder)
+    if config.model.name:
+        options = {"scan_layers": decoder.scan_layers, "remat_layers": decoder.remat_layers, "dropout": None}
+        return load_decoder(config.model.name, **options, shardings=shardings).params
+    init = functools.partial(init_decoder, decoder)
+    return init(key) if shardings is None else jax.jit(init, out_shardings=shardings(jax.eval_shape(init, key)))(key)
 
 
 def _tokenizer(config: LanguageModelConfig, corpus: Corpus, kept: Path | None) -> Tokenizer:

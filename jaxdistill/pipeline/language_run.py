@@ -12,7 +12,6 @@ import jax.numpy as jnp
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import PyTree
-from jaxdistill.evaluation.cost import compiled_cost, matmul_flops
 from jaxdistill.generation.choice import Sampling
 from jaxdistill.generation.scorers import Model
 from jaxdistill.generation.texts import generate_texts
@@ -23,7 +22,7 @@ from jaxdistill.io.progress import duration
 from jaxdistill.io.versions import versions
 from jaxdistill.io.workdir import Workdir, open_workdir
 from jaxdistill.methods.base import Run
-from jaxdistill.methods.language_modelling import Trained, Training, make_training, run_training
+from jaxdistill.methods.language_modelling import Trained, make_training, run_training
 from jaxdistill.models.decoder_folder import save_decoder
 from jaxdistill.parallel.distributed import is_main_process
 from jaxdistill.pipeline.keys import named_key
@@ -57,7 +56,7 @@ def run_language_model(
       UserError: see `io.workdir.open_workdir` and the parts.
       Stopped: `stop()` said so; a checkpoint is kept.
     """
-    mesh = mesh_for(config.devices)
+    mesh = mesh_for(config.devices, config.model_devices)
     main = is_main_process()
     say = say if main else lambda line: None
     say(f"{config.model.name or 'a new language model'} on {', '.join(config.corpus.sources)}, run folder {workdir}")
@@ -72,12 +71,15 @@ def run_language_model(
         problem = prepare_language_model(config, corpus, key=key, kept=folder.tokenizer)
         for note in problem.notes:
             say(f"note: {note}")
-        training = _training(config, problem)
+        key = named_key(config.seed, "train")
+        arguments = (config.training, problem.decoder, problem.make_params(mesh), problem.train)
+        training = make_training(*arguments, key=key, mesh=mesh)
+        del arguments  # the training has a copy of the parameters
         # What a user can get wrong has come before. A run taken up again reads with the tokenizer that it began with.
         if main and not config.model.name and not config.tokenizer.folder and not folder.tokenizer.exists():
             atomic.write_text(folder.tokenizer, problem.tokenizer.to_str())
         say(
-            f"{_size(problem.params):,} parameters, {len(problem.train.ids):,} training tokens, {training.updates:,} "
+            f"{_size(problem.shapes):,} parameters, {len(problem.train.ids):,} training tokens, {training.updates:,} "
             f"steps of which {training.batches.steps_per_epoch:,} are an epoch"
         )
         writers = functools.partial(run_writers, folder, label="step", total=training.updates, shown=_SHOWN)
@@ -115,39 +117,6 @@ def summary(result: dict[str, Any]) -> str:
     )
 
 
-def dry_run_language_model(config: LanguageModelConfig) -> str:
-    """Compile one step, on one device, and say what it takes; nothing is trained.
-
-    Raises:
-      UserError: see `run_language_model`.
-    """
-    problem = prepare_language_model(config, corpus_of(config), key=jax.random.key(0))
-    settings, training = config.training, _training(config, problem)
-    batch = training.batches(0)
-    arguments = (training.state, training.constants, batch, training.key)
-    flops = matmul_flops(training.step, *arguments)
-    cost = compiled_cost(jax.jit(training.step, donate_argnums=0).lower(*arguments).compile())
-    temporary = "unknown" if cost["temp_bytes"] is None else f"{cost['temp_bytes'] / 2**20:,.0f} MiB"
-    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((training.state, training.constants)))
-    tokens = sum(training.batches.facts(number)[1] for number in range(training.updates))
-    lines = [
-        f"{config.model.name or 'a new language model'} on {', '.join(config.corpus.sources)}",
-        f"parameters: {_size(problem.params):,}, of which {_size(training.state.learned):,} are learned"
-        if settings.lora_rank
-        else f"parameters: {_size(problem.params):,}",
-        f"step: {settings.rows} rows of {batch.batch.token_ids.shape[-1]} tokens in {settings.micro_batches} "
-        f"micro-batches, {training.batches.fill:.1%} of them filled",
-        f"training: {training.updates:,} steps, {training.updates / training.batches.steps_per_epoch:.2f} epochs, "
-        f"{tokens:,} tokens",
-        f"work: {flops / 1e9:,.1f} GFLOP of matrix products a step, {flops * training.updates / 1e12:,.1f} TFLOP in "
-        "all steps",
-        f"memory: {temporary} of temporaries beside {held / 2**20:,.0f} MiB of parameters and optimiser",
-    ]
-    if config.devices:
-        lines.append(f"devices {config.devices} is ignored: work and memory are those of the step on one device")
-    return "\n".join(lines)
-
-
 def write_samples(config: LanguageModelConfig, problem: LanguageProblem, params: PyTree) -> str:
     """Texts of a trained model, from its start token and from the prompts of the configuration."""
     settings, positions = config.samples, problem.decoder.config.positions
@@ -171,11 +140,6 @@ def write_samples(config: LanguageModelConfig, problem: LanguageProblem, params:
         ends = ["" if stopped else " [...]" for stopped in found.stopped]
         lines += [f"{before}{text}{end}" for text, end in zip(found.texts, ends, strict=True)]
     return "\n\n".join(lines) + "\n"
-
-
-def _training(config: LanguageModelConfig, problem: LanguageProblem) -> Training:
-    key = named_key(config.seed, "train")
-    return make_training(config.training, problem.decoder, problem.params, problem.train, key=key)
 
 
 def _save_model(folder: Workdir, problem: LanguageProblem, params: PyTree) -> None:

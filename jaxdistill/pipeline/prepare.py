@@ -71,15 +71,19 @@ def load_learner(
     return load_model(config.name, train_words=train_words, **common, **layers)
 
 
-def mesh_for(devices: int) -> Mesh | None:
+def mesh_for(devices: int, model: int = 1) -> Mesh | None:
     """The mesh that `ExperimentConfig.devices` asks for; several processes always take all devices they have.
 
+    Args:
+      devices: 0 for no mesh, -1 for all.
+      model: how many of them share the parameters, see `make_mesh`.
+
     Raises:
-      UserError: more devices than there are.
+      UserError: more devices than there are, or a number that `model` does not divide.
     """
     if devices == 0 and jax.process_count() == 1:
         return None
-    return make_mesh(devices if devices > 0 else None)
+    return make_mesh(devices if devices > 0 else None, model)
 
 
 def with_vectors(data: TaskData, task: TaskConfig, learner: LearnerConfig) -> TaskData:
