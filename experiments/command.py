@@ -68,7 +68,9 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
     return rest, changes
 
 
-def run(main: Callable[[Any], int | None], kind: Literal["experiment", "language model"] = "experiment") -> None:
+def run(
+    main: Callable[[Any], int | None], kind: Literal["experiment", "language model", "classifier"] = "experiment"
+) -> None:
     """Parse the flags, read the configuration, call `main` with it; mistakes end in one line and exit status 2.
 
     Args:
@@ -84,11 +86,16 @@ def run(main: Callable[[Any], int | None], kind: Literal["experiment", "language
     def guarded(argv: Sequence[str]) -> int:
         from jaxdistill.methods.base import Stopped
         from jaxdistill.parallel.distributed import initialize
+        from jaxdistill.pipeline.classifier_config import ClassifierConfig
         from jaxdistill.pipeline.config import ExperimentConfig
         from jaxdistill.pipeline.language_config import LanguageModelConfig
         from jaxdistill.pipeline.overrides import load_config, override
 
-        kinds = {"experiment": ExperimentConfig, "language model": LanguageModelConfig}
+        kinds: dict[str, Any] = {
+            "experiment": ExperimentConfig,
+            "language model": LanguageModelConfig,
+            "classifier": ClassifierConfig,
+        }
         try:
             if len(argv) > 1:
                 raise UserError(f"unexpected argument {argv[1]!r}: everything is given by flags, see --help")

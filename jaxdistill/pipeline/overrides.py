@@ -14,12 +14,17 @@ from typing import Any, TypeVar
 from jaxdistill.core.errors import UserError
 from jaxdistill.methods.registry import method_named
 from jaxdistill.pipeline.checks import check_value
+from jaxdistill.pipeline.classifier_config import ClassifierConfig, smoke_classifier
 from jaxdistill.pipeline.config import ExperimentConfig, smoke
 from jaxdistill.pipeline.language_config import LanguageModelConfig, smoke_language_model
 
 # The kinds of configuration files, with what makes the smoke form.
-_SMOKE: dict[type, Callable[[Any], Any]] = {ExperimentConfig: smoke, LanguageModelConfig: smoke_language_model}
-Config = TypeVar("Config", ExperimentConfig, LanguageModelConfig)
+_SMOKE: dict[type, Callable[[Any], Any]] = {
+    ExperimentConfig: smoke,
+    LanguageModelConfig: smoke_language_model,
+    ClassifierConfig: smoke_classifier,
+}
+Config = TypeVar("Config", ExperimentConfig, LanguageModelConfig, ClassifierConfig)
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
