@@ -69,7 +69,8 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
 
 
 def run(
-    main: Callable[[Any], int | None], kind: Literal["experiment", "language model", "attribute"] = "experiment"
+    main: Callable[[Any], int | None],
+    kind: Literal["experiment", "language model", "classifier", "attribute"] = "experiment",
 ) -> None:
     """Parse the flags, read the configuration, call `main` with it; mistakes end in one line and exit status 2.
 
@@ -87,11 +88,17 @@ def run(
         from jaxdistill.methods.base import Stopped
         from jaxdistill.parallel.distributed import initialize
         from jaxdistill.pipeline.attribute_config import AttributeConfig
+        from jaxdistill.pipeline.classifier_config import ClassifierConfig
         from jaxdistill.pipeline.config import ExperimentConfig
         from jaxdistill.pipeline.language_config import LanguageModelConfig
         from jaxdistill.pipeline.overrides import load_config, override
 
-        kinds = {"experiment": ExperimentConfig, "language model": LanguageModelConfig, "attribute": AttributeConfig}
+        kinds: dict[str, Any] = {
+            "experiment": ExperimentConfig,
+            "language model": LanguageModelConfig,
+            "classifier": ClassifierConfig,
+            "attribute": AttributeConfig,
+        }
         try:
             if len(argv) > 1:
                 raise UserError(f"unexpected argument {argv[1]!r}: everything is given by flags, see --help")

@@ -140,9 +140,9 @@ def label_probabilities(
 
 
 def attribute_scores(
-    scorer: AttributeScorer, texts: Sequence[str], label: str, *, cache: Path | None = None
+    scorer: AttributeScorer, texts: Sequence[str], label: str, *, cache: Path | None = None, progress: str = ""
 ) -> Float64[np.ndarray, " n"]:
-    """Probability that each text has the attribute `label`; see `label_probabilities`.
+    """Probability that each text has the attribute `label`; see `label_probabilities`, whose `label` is `progress`.
 
     Raises:
       UserError: the scorer has no such label.
@@ -151,7 +151,7 @@ def attribute_scores(
         raise UserError(
             f"attribute scorer {scorer.name!r} has no label {label!r}: accepted are {', '.join(scorer.labels)}"
         )
-    return label_probabilities(scorer, texts, cache=cache)[:, scorer.labels.index(label)]
+    return label_probabilities(scorer, texts, cache=cache, label=progress)[:, scorer.labels.index(label)]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

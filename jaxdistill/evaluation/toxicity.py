@@ -1,13 +1,12 @@
 """How often a language model that is asked several times says something with an attribute, and how strongly.
 
 Gehman et al. 2020 (RealToxicityPrompts) define both measures; UniDetox (Lu et al. 2025) takes them by the category of
-the people that a prompt of ToxiGen (Hartvigsen et al. 2022) is about.
+the people that a prompt of ToxiGen (Hartvigsen et al. 2022) is about, see `data.toxigen`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,37 +14,8 @@ from jaxtyping import Bool, Float
 
 from jaxdistill.core.errors import UserError
 
-# `target_group` of ToxiGen's annotated splits, in all spellings that occur there.
-TOXIGEN_GROUPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "gender_lgbtq": ("women", "lgbtq", "lgbtq+ folks"),
-        "race_nationalities": (
-            *("black", "black folks / african-americans", "black/african-american folks"),
-            *("asian", "asian folks", "latino", "latino/hispanic folks", "chinese", "chinese folks"),
-            *("mexican", "mexican folks", "middle_east", "middle eastern folks"),
-            *("native_american", "native american/indigenous folks", "native american folks"),
-        ),
-        "religion": ("jewish", "jewish folks", "muslim", "muslim folks"),
-        "disability": (
-            *("mental_dis", "folks with mental disabilities"),
-            *("physical_dis", "folks with physical disabilities"),
-        ),
-    }
-)
 # Detoxification data of UniDetox leave disability out on purpose: it is what was never trained on.
 IN_DISTRIBUTION = ("gender_lgbtq", "race_nationalities", "religion")
-_CATEGORY = MappingProxyType({group: category for category, groups in TOXIGEN_GROUPS.items() for group in groups})
-
-
-def toxigen_category(target_group: str) -> str:
-    """The category of a `target_group` of ToxiGen.
-
-    Raises:
-      UserError: it is none of the annotated splits' groups.
-    """
-    if target_group not in _CATEGORY:
-        raise UserError(f"ToxiGen has no target_group {target_group!r}: accepted are {', '.join(_CATEGORY)}")
-    return _CATEGORY[target_group]
 
 
 def attribute_summary(

@@ -4,10 +4,10 @@ config.json      the whole configuration, and the hash of the data
 metrics.jsonl    one line a logged step
 tensorboard/     the same as events
 checkpoints/     state of the outer loop, by orbax
-distilled/       the distilled set; or, of the training of a language model:
-tokenizer.json   the tokenizer that was learned
+distilled/       the distilled set; or, of the training of a model:
+tokenizer.json   the tokenizer that a language model learned
 model/           the model as a Hugging Face folder
-samples.txt      texts that it wrote
+samples.txt      texts that a language model wrote
 scores.json      what each learner got on test, as it comes
 seconds.json     how long they took
 report.html      plots and tables

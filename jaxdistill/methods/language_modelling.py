@@ -98,12 +98,12 @@ def make_training(
     order_key, adapter_key, step_key = jax.random.split(key, 3)
     batches = make_batches(settings, decoder, train, seed=numpy_seed(order_key))
     updates = settings.total_updates(batches.steps_per_epoch)
-    step = make_language_step(settings, decoder, updates=updates, key=adapter_key)
+    step = make_language_step(settings, decoder, updates=updates)
     shardings = None
     if mesh is not None:
         check_mesh(settings, mesh)
-        shardings = training_shardings(mesh, step.decoder, jax.eval_shape(step.init, params))
-    state, constants = jax.jit(step.init, out_shardings=shardings)(params)
+        shardings = training_shardings(mesh, step.decoder, jax.eval_shape(step.init, params, adapter_key))
+    state, constants = jax.jit(step.init, out_shardings=shardings)(params, adapter_key)
     return Training(step, state, constants, batches, updates, step_key)
 
 

@@ -26,27 +26,28 @@ class LanguageStep(NamedTuple):
     """The pure functions of a training.
 
     Attributes:
-      init: `init(params)` is the state before the first step, and what the steps read beside batches: nothing, or the
-        parameters that carry adapters. It copies.
+      init: `init(params, key)` is the state before the first step, and what the steps read beside batches: nothing, or
+        the parameters that carry adapters, which are drawn with the key. It copies.
       update: one step, see `core.outer.make_update`.
       params_of: the decoder's parameters, of what is learned and the constants.
       decoder: the module, in the precision of the settings.
     """
 
-    init: Callable[[PyTree], tuple[OuterState, PyTree]]
+    init: Callable[[PyTree, Key], tuple[OuterState, PyTree]]
     update: Update
     params_of: Callable[[PyTree, PyTree], PyTree]
     decoder: Decoder
 
 
-def make_language_step(settings: LanguageModelling, decoder: Decoder, *, updates: int, key: Key) -> LanguageStep:
-    """Put one update together.
+@functools.lru_cache(maxsize=16)
+def make_language_step(settings: LanguageModelling, decoder: Decoder, *, updates: int) -> LanguageStep:
+    """Put one update together. The same arguments give the same functions, so that trainings that differ in their texts
+    alone share what is compiled.
 
     Args:
       settings: see there.
       decoder: the module.
       updates: in all, for the schedule of the learning rate.
-      key: of fresh adapters.
     """
     decoder = decoder.clone(dtype=jnp.dtype(settings.dtype))
     params_of = functools.partial(merge_adapters, alpha=settings.lora_alpha) if settings.lora_rank else _learned_itself
@@ -54,12 +55,14 @@ def make_language_step(settings: LanguageModelling, decoder: Decoder, *, updates
     optimizer, learning_rate = settings.optimizer(updates), settings.learning_rate(updates)
     update = make_update(objective, optimizer, micro_batches=settings.micro_batches)
 
-    def init(params: PyTree) -> tuple[OuterState, PyTree]:
+    def init(params: PyTree, key: Key) -> tuple[OuterState, PyTree]:
         # Copies: the state is donated to the first step, and the caller's parameters are not.
         master = jax.tree.map(lambda p: jnp.array(p, jnp.float32), params)
         if not settings.lora_rank:
             return init_outer(master, optimizer), ()
-        return init_outer(add_adapters(master, settings.lora_paths, rank=settings.lora_rank, key=key), optimizer), master
+        return init_outer(
+            add_adapters(master, settings.lora_paths, rank=settings.lora_rank, key=key), optimizer
+        ), master
 
     def step(
         state: OuterState, constants: PyTree, real_batch: LanguageBatch, key: Key
@@ -83,9 +86,7 @@ def training_shardings(mesh: Mesh, decoder: Decoder, tree: PyTree) -> PyTree:
       tree: arrays, or their shapes.
     """
     sizes = mesh.shape
-    rules = sharding_rules(
-        decoder.config, sizes["model"], scan_layers=decoder.scan_layers, data=sizes["data"]
-    )
+    rules = sharding_rules(decoder.config, sizes["model"], scan_layers=decoder.scan_layers, data=sizes["data"])
     return rule_shardings(mesh, tree, rules)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from jaxdistill.core.errors import UserError
@@ -135,13 +135,20 @@ def from_huggingface(values: Mapping[str, Any], source: str = "config.json") -> 
     return EncoderConfig(family=family, **fields)
 
 
-def to_huggingface(config: EncoderConfig, num_classes: int, pad_token_id: int | None = None) -> dict[str, Any]:
+def to_huggingface(
+    config: EncoderConfig,
+    num_classes: int,
+    pad_token_id: int | None = None,
+    *,
+    label_names: Sequence[str] = (),
+) -> dict[str, Any]:
     """The `config.json` of a sequence classifier with this encoder, as transformers reads it.
 
     Args:
       config: of the encoder.
       num_classes: size of the classifier.
       pad_token_id: of the tokenizer; `None` means 0, or 1 for RoBERTa (whose position offset it fixes anyway).
+      label_names: see `class_names`.
     """
     names = _DISTILBERT_KEYS if config.family == "distilbert" else _BERT_KEYS
     architecture = {"bert": "Bert", "roberta": "Roberta", "distilbert": "DistilBert"}[config.family]
@@ -152,15 +159,25 @@ def to_huggingface(config: EncoderConfig, num_classes: int, pad_token_id: int | 
         "model_type": config.family,
         "architectures": [f"{architecture}ForSequenceClassification"],
         "pad_token_id": pad_token_id,
-    } | class_names(num_classes)
+    } | class_names(num_classes, label_names)
     if config.family == "distilbert":
         values["sinusoidal_pos_embds"] = False
     return values
 
 
-def class_names(num_classes: int) -> dict[str, Any]:
-    """The entries of a `config.json` that tell how many classes there are."""
-    names = [f"LABEL_{i}" for i in range(num_classes)]
+def class_names(num_classes: int, label_names: Sequence[str] = ()) -> dict[str, Any]:
+    """The entries of a `config.json` that tell how many classes there are, and what they are called.
+
+    Args:
+      num_classes: c.
+      label_names: one name a class, all different; empty calls them LABEL_0, LABEL_1, ...
+
+    Raises:
+      UserError: names that do not fit.
+    """
+    names = list(label_names) or [f"LABEL_{i}" for i in range(num_classes)]
+    if len(set(names)) != num_classes or len(names) != num_classes:
+        raise UserError(f"label names {', '.join(names)}: accepted are {num_classes} different ones, one a class")
     return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
 
 

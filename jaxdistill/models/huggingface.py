@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import PyTree
 from jaxdistill.models import names
 from jaxdistill.models.config import EncoderConfig, from_huggingface, to_huggingface
@@ -21,6 +24,9 @@ from jaxdistill.models.model_folder import (
     some,
     write_model,
 )
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 def load_folder(folder: Path) -> Checkpoint:
@@ -65,7 +71,15 @@ def read_config(folder: Path) -> EncoderConfig:
     return from_huggingface(read_config_values(folder), str(folder / "config.json"))
 
 
-def save_folder(folder: Path, config: EncoderConfig, params: PyTree, *, tokenizer_from: Path | None = None) -> None:
+def save_folder(
+    folder: Path,
+    config: EncoderConfig,
+    params: PyTree,
+    *,
+    tokenizer_from: Path | None = None,
+    tokenizer: Tokenizer | None = None,
+    label_names: Sequence[str] = (),
+) -> None:
     """Write a folder that transformers loads as `...ForSequenceClassification`.
 
     Written to a temporary folder beside it and renamed, so it is there whole or not at all.
@@ -75,10 +89,14 @@ def save_folder(folder: Path, config: EncoderConfig, params: PyTree, *, tokenize
       config: of the encoder.
       params: all parameters, classifier included; layers stacked or not.
       tokenizer_from: folder whose tokenizer files are copied along.
+      tokenizer: written as `tokenizer.json`; not beside `tokenizer_from`.
+      label_names: of the classes, see `models.config.class_names`.
 
     Raises:
-      UserError: the folder exists.
+      UserError: the folder exists, two tokenizers, or names that do not fit the classifier.
     """
+    if tokenizer is not None and tokenizer_from is not None:
+        raise UserError(f"{folder}: a tokenizer and a folder to copy another from ({tokenizer_from}); give one of both")
     with new_folder(folder, tokenizer_from=tokenizer_from) as temporary:
         params = unstack_layers(params)
         tensors = {}
@@ -89,4 +107,6 @@ def save_folder(folder: Path, config: EncoderConfig, params: PyTree, *, tokenize
             value = np.asarray(jax.device_get(node), np.float32)
             tensors[name] = np.ascontiguousarray(value.T if path[-1] == "kernel" else value)
         num_classes = jnp.shape(params["classifier"]["bias"])[0]
-        write_model(temporary, to_huggingface(config, num_classes), tensors)
+        write_model(temporary, to_huggingface(config, num_classes, label_names=label_names), tensors)
+        if tokenizer is not None:
+            tokenizer.save(str(temporary / "tokenizer.json"))

@@ -104,10 +104,10 @@ def measure_step(config: LanguageModelConfig) -> DryRun:
         shapes, train = parameter_shapes(decoder), _full_rows(settings)
     batches = make_batches(settings, decoder, train, seed=0)
     updates = settings.total_updates(batches.steps_per_epoch)
-    step = make_language_step(settings, decoder, updates=updates, key=jax.random.key(0))
+    step = make_language_step(settings, decoder, updates=updates)
     if mesh is not None:
         check_mesh(settings, mesh)
-    state, constants = jax.eval_shape(step.init, shapes)
+    state, constants = jax.eval_shape(step.init, shapes, jax.random.key(0))
     found = (state, constants, batches(0), jax.eval_shape(lambda: jax.random.key(0)))
     arguments = found if mesh is None else _placed(mesh, decoder, settings, found)
     began = time.monotonic()

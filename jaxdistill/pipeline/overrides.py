@@ -15,6 +15,7 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.methods.registry import method_named
 from jaxdistill.pipeline.attribute_config import AttributeConfig, smoke_attribute
 from jaxdistill.pipeline.checks import check_value
+from jaxdistill.pipeline.classifier_config import ClassifierConfig, smoke_classifier
 from jaxdistill.pipeline.config import ExperimentConfig, smoke
 from jaxdistill.pipeline.language_config import LanguageModelConfig, smoke_language_model
 
@@ -22,9 +23,10 @@ from jaxdistill.pipeline.language_config import LanguageModelConfig, smoke_langu
 _SMOKE: dict[type, Callable[[Any], Any]] = {
     ExperimentConfig: smoke,
     LanguageModelConfig: smoke_language_model,
+    ClassifierConfig: smoke_classifier,
     AttributeConfig: smoke_attribute,
 }
-Config = TypeVar("Config", ExperimentConfig, LanguageModelConfig, AttributeConfig)
+Config = TypeVar("Config", ExperimentConfig, LanguageModelConfig, ClassifierConfig, AttributeConfig)
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 

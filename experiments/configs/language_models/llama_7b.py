@@ -26,7 +26,15 @@ def get_config() -> LanguageModelConfig:
             remat_layers=True,
         ),
         training=LanguageModelling(
-            updates=1000, epochs=0.0, rows=8, row_length=2048, lr=3e-4, beta2=0.95, weight_decay=0.1, dtype="bfloat16", keep="last"
+            updates=1000,
+            epochs=0.0,
+            rows=8,
+            row_length=2048,
+            lr=3e-4,
+            beta2=0.95,
+            weight_decay=0.1,
+            dtype="bfloat16",
+            keep="last",
         ),
         samples=SamplesConfig(count=0),
         devices=8,
