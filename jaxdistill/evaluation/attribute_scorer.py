@@ -22,11 +22,13 @@ from jaxdistill.data.splits import Split
 from jaxdistill.evaluation.features import ROWS, read_batches
 from jaxdistill.evaluation.score_cache import cached_scores, parameter_hash
 from jaxdistill.io.plain import fingerprint
-from jaxdistill.models.encoder import Encoder
+from jaxdistill.models.config import EncoderConfig
+from jaxdistill.models.encoder import Encoder, init_params
 from jaxdistill.models.hub import find_folder
 from jaxdistill.models.huggingface import load_folder
 from jaxdistill.models.model_folder import read_config_values
 from jaxdistill.models.pretrained import short_name
+from jaxdistill.models.tiny import tiny_config, tiny_tokenizer
 from jaxdistill.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -73,7 +75,8 @@ def load_attribute_scorer(
     "single_label_classification", or nothing, a softmax; a single output is a sigmoid.
 
     Args:
-      name: a folder or a hub id of a BERT, RoBERTa or DistilBERT classifier.
+      name: a folder or a hub id of a BERT, RoBERTa or DistilBERT classifier, or "tiny" (random, of two labels, for
+        tests and smoke runs).
       dtype: of matrix products: float32 or bfloat16.
       max_length: tokens of a text at most; the model's own bound holds too.
 
@@ -84,6 +87,8 @@ def load_attribute_scorer(
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"attribute scorer: dtype {dtype!r} is unknown; accepted are float32 and bfloat16")
     source = os.fspath(name)
+    if source == "tiny":
+        return _tiny(jnp.dtype(dtype))
     folder = find_folder(source)
     checkpoint = load_folder(folder)
     lacking = [part for part in ("pooler", "classifier") if part not in checkpoint.params]
@@ -152,6 +157,15 @@ def attribute_scores(
             f"attribute scorer {scorer.name!r} has no label {label!r}: accepted are {', '.join(scorer.labels)}"
         )
     return label_probabilities(scorer, texts, cache=cache, label=progress)[:, scorer.labels.index(label)]
+
+
+def _tiny(dtype: jnp.dtype) -> AttributeScorer:
+    tokenizer = tiny_tokenizer()
+    config = tiny_config(tokenizer.get_vocab_size())
+    assert isinstance(config, EncoderConfig)
+    encoder = Encoder(config, 2, dtype)
+    params = init_params(encoder, jax.random.key(0))
+    return AttributeScorer("tiny", ("LABEL_0", "LABEL_1"), False, encoder, params, tokenizer, config.max_length)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -50,7 +50,7 @@ class Progress:
       best: what was learned when the selection score was best so far; `None` where the last is kept.
       best_score: its score, higher is better; the last score where the last is kept.
       best_step: outer steps after which it was met.
-      selections: scores of all selections so far; NaN where none was made yet.
+      selections: scores of all selections so far; NaN where none was made yet, and one NaN where none will be.
       seconds: wall time spent so far, by all processes that took the run up one after another.
     """
 
@@ -128,7 +128,7 @@ def fit(
         jax.tree.map(jnp.copy, state.learned) if keep == "best" else None,
         jnp.asarray(-jnp.inf),
         jnp.zeros((), jnp.int32),
-        jnp.full(len(select_at), jnp.nan),
+        jnp.full(max(1, len(select_at)), jnp.nan),  # checkpoints hold no arrays without an entry
         jnp.zeros(()),
     )
     start = 0
@@ -178,7 +178,7 @@ def fit(
     finally:
         if writer is not None:
             writer.close()
-    scores = np.asarray(progress.selections)
+    scores = np.asarray(progress.selections)[: len(select_at)]
     if len(scores) and not np.isfinite(float(progress.best_score)):
         raise UserError(wording.diverged.format(count=len(scores)))
     return Fitted(

@@ -15,8 +15,8 @@ from jaxdistill.evaluation.token_loss import make_token_loss, perplexity
 from jaxdistill.models.decoder_folder import load_decoder
 from jaxdistill.models.tokenizer import load_tokenizer
 from jaxdistill.pipeline.language_config import LanguageModelConfig, ModelConfig, TokenizerConfig
-from jaxdistill.pipeline.language_prepare import corpus_of, prepare_language_model
 from jaxdistill.pipeline.language_dry_run import dry_run_language_model
+from jaxdistill.pipeline.language_prepare import corpus_of, prepare_language_model
 from jaxdistill.pipeline.language_run import run_language_model
 from jaxdistill.pipeline.overrides import load_config, override
 
