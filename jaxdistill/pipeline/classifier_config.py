@@ -47,13 +47,13 @@ class ClassifierConfig:
 
 
 def smoke_classifier(config: ClassifierConfig) -> ClassifierConfig:
-    """The same training on the built-in reviews with a tiny encoder: a few updates, in seconds."""
+    """The same training on the built-in reviews with a tiny encoder: two updates, in seconds."""
     return dataclasses.replace(
         config,
         task=TaskConfig(name="toy/reviews", max_length=32),
         learner=dataclasses.replace(config.learner, name="tiny"),
         lrs=config.lrs[:2],
-        epochs=min(config.epochs, 2),
-        batch_size=8,
+        epochs=2,
+        batch_size=16,
         train_texts=16,
     )

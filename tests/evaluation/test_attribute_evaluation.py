@@ -24,7 +24,7 @@ TEXTS = [[" b a", " c"], [" a", ""], ["b", " d"]]
 SCORES = {" b a": 0.1, " c": 0.4, " a": 0.6, "": 0.2, "b": 0.5, " d": 0.3, " b ": 0.7}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def judge():
     """A random BERT; its scores mean nothing."""
     tokenizer = tiny_tokenizer()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ from jaxdistill.models import names
 from jaxdistill.models.config import EncoderConfig
 from jaxdistill.models.encoder import Encoder, init_params, stack_layers
 from jaxdistill.models.huggingface import load_folder, save_folder
+from jaxdistill.models.tiny import tiny_tokenizer
+from jaxdistill.models.tokenizer import load_tokenizer
 
 CONFIG = EncoderConfig(vocabulary=20, width=8, layers=2, heads=2, intermediate=12, positions=10)
 
@@ -160,3 +164,18 @@ def test_tokenizer_files_are_copied(folder, params):
     (folder / "vocab.txt").write_text("[PAD]\n")
     save_folder(folder.parent / "copy", CONFIG, params, tokenizer_from=folder)
     assert (folder.parent / "copy" / "vocab.txt").read_text() == "[PAD]\n"
+
+
+def test_the_classes_have_names(folder, params):
+    tokenizer = tiny_tokenizer()
+    save_folder(folder.parent / "named", CONFIG, params, tokenizer=tokenizer, label_names=("calm", "rude", "cruel"))
+    values = json.loads((folder.parent / "named" / "config.json").read_text())
+    assert values["id2label"] == {"0": "calm", "1": "rude", "2": "cruel"} and values["label2id"]["rude"] == 1
+    assert load_tokenizer(folder.parent / "named").to_str() == tokenizer.to_str()
+    assert json.loads((folder / "config.json").read_text())["label2id"] == {"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}
+    for labels in (("calm", "rude"), ("calm", "rude", "calm")):
+        with refused(f"label names {', '.join(labels)}: accepted are 3 different ones, one a class"):
+            save_folder(folder.parent / "other", CONFIG, params, label_names=labels)
+    with refused("give one of both"):
+        save_folder(folder.parent / "other", CONFIG, params, tokenizer=tokenizer, tokenizer_from=folder)
+    assert not (folder.parent / "other").exists()
