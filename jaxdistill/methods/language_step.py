@@ -59,7 +59,9 @@ def make_language_step(settings: LanguageModelling, decoder: Decoder, *, updates
         master = jax.tree.map(lambda p: jnp.array(p, jnp.float32), params)
         if not settings.lora_rank:
             return init_outer(master, optimizer), ()
-        return init_outer(add_adapters(master, settings.lora_paths, rank=settings.lora_rank, key=key), optimizer), master
+        return init_outer(
+            add_adapters(master, settings.lora_paths, rank=settings.lora_rank, key=key), optimizer
+        ), master
 
     def step(
         state: OuterState, constants: PyTree, real_batch: LanguageBatch, key: Key
@@ -83,9 +85,7 @@ def training_shardings(mesh: Mesh, decoder: Decoder, tree: PyTree) -> PyTree:
       tree: arrays, or their shapes.
     """
     sizes = mesh.shape
-    rules = sharding_rules(
-        decoder.config, sizes["model"], scan_layers=decoder.scan_layers, data=sizes["data"]
-    )
+    rules = sharding_rules(decoder.config, sizes["model"], scan_layers=decoder.scan_layers, data=sizes["data"])
     return rule_shardings(mesh, tree, rules)
 
 
