@@ -19,8 +19,8 @@ def compiled_cost(compiled: jax.stages.Compiled) -> dict[str, int | None]:
     Returns:
       "flops" and "bytes" (memory traffic) of one execution, in which XLA counts the body of a loop ONCE whatever its
       trip count (see `matmul_flops` for programs with scans); "temp_bytes", "argument_bytes", "output_bytes" and
-      "alias_bytes" (of the output, where it takes the place of donated arguments) as allocated. Of a program for several
-      devices, all are those of one device.
+      "alias_bytes" (of the output, where it takes the place of donated arguments) as allocated. Of a program for
+      several devices, all are those of one device.
     """
     analysis: Any = compiled.cost_analysis()
     # A backend may answer one dict, one dict a device program, or nothing.

@@ -82,7 +82,6 @@ def dry_run_language_model(config: LanguageModelConfig) -> str:
         f"work: {flops / 1e9:,.1f} GFLOP of matrix products a step, {flops * figures.updates / 1e12:,.1f} TFLOP in "
         "all steps",
         *_memory(figures),
-        f"compiled in {figures.compile_seconds:.1f} s",
     ]
     return "\n".join(lines)
 
@@ -111,6 +110,7 @@ def measure_step(config: LanguageModelConfig) -> DryRun:
     arguments = found if mesh is None else _placed(mesh, decoder, settings, found)
     began = time.monotonic()
     compiled = compile_step(step, state, mesh).lower(*arguments).compile()
+    seconds = time.monotonic() - began
     return DryRun(
         parameters=_size(shapes),
         learned=_size(state.learned),
@@ -123,7 +123,7 @@ def measure_step(config: LanguageModelConfig) -> DryRun:
         tokens=_tokens(batches, updates) if config.corpus.sources else None,
         flops=matmul_flops(step.update, *found),
         memory=compiled_cost(compiled),
-        compile_seconds=time.monotonic() - began,
+        compile_seconds=seconds,
         mesh=mesh,
     )
 
@@ -161,22 +161,21 @@ def _placed(mesh: Mesh, decoder: Decoder, settings: LanguageModelling, arguments
 
 def _memory(figures: DryRun) -> list[str]:
     """What one device holds, by kind."""
-    names = {"argument_bytes": "arguments", "output_bytes": "outputs", "temp_bytes": "temporaries"}
-    kinds = [f"{_shown(figures.memory[name])} of {noun}" for name, noun in names.items()]
-    kinds.append(f"{_shown(figures.memory['alias_bytes'])} of the outputs in place of arguments")
-    where = "memory"
-    lines = []
+    found, where = figures.memory, "memory"
+    arguments, outputs = found["argument_bytes"], found["output_bytes"]
+    temporaries, aliased = found["temp_bytes"], found["alias_bytes"]
     if figures.mesh is not None:
         data, model = figures.mesh.shape["data"], figures.mesh.shape["model"]
         where = f"memory of each of {data * model} devices ({data} data x {model} model)"
-        kind = figures.mesh.devices.flat[0].platform
-        lines.append(f"compiled for {kind}; the temporaries of another kind of device differ")
-    known = [figures.memory[name] for name in (*names, "alias_bytes")]
-    together = "unknown" if None in known else _shown(sum(known[:3]) - known[3])
+    together = None
+    if arguments is not None and outputs is not None and temporaries is not None and aliased is not None:
+        together = arguments + outputs + temporaries - aliased
+    platform = jax.default_backend() if figures.mesh is None else figures.mesh.devices.flat[0].platform
     return [
-        f"{where}: {', '.join(kinds)}; together {together}",
-        f"of which parameters {_shown(figures.parameter_bytes)}, with optimiser {_shown(figures.state_bytes)}",
-        *lines,
+        f"{where}: {_shown(arguments)} of arguments, {_shown(outputs)} of outputs, of which {_shown(aliased)} take the "
+        f"place of arguments, {_shown(temporaries)} of temporaries; together {_shown(together)}",
+        f"of these, parameters are {_shown(figures.parameter_bytes)}, with the optimiser {_shown(figures.state_bytes)}",
+        f"compiled for {platform} in {figures.compile_seconds:.1f} s; other kinds of device need other temporaries",
     ]
 
 

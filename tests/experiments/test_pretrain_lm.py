@@ -17,6 +17,7 @@ from jaxdistill.pipeline.language_run import run_language_model
 from jaxdistill.pipeline.overrides import load_config, override
 
 CONFIGS = sorted((ROOT / "experiments/configs/language_models").glob("*.py"))
+SHAKESPEARE = ROOT / "experiments/configs/language_models/shakespeare.py"
 UPDATES = 10
 REVIEWS = [f"the {noun} was {word} ." for noun in ("film", "book", "food", "plot") for word in ("good", "bad", "so so")]
 
@@ -31,7 +32,7 @@ def changes(tmp_path_factory):
 
 
 def config_of(changes: dict[str, str]) -> LanguageModelConfig:
-    return override(load_config(f"{CONFIGS[0]}:smoke", LanguageModelConfig), changes)
+    return override(load_config(f"{SHAKESPEARE}:smoke", LanguageModelConfig), changes)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def unbroken(changes, tmp_path_factory):
 
 def start(folder: Path, changes: dict[str, str]) -> subprocess.Popen:
     """The command as a process of its own."""
-    flags = [f"--config={CONFIGS[0]}:smoke", f"--workdir={folder}"]
+    flags = [f"--config={SHAKESPEARE}:smoke", f"--workdir={folder}"]
     flags += [f"--config.{name}={value}" for name, value in changes.items()]
     command, pipe = [sys.executable, "-m", "experiments.pretrain_lm", *flags], subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=python_environment(), stdout=pipe, stderr=pipe, text=True)

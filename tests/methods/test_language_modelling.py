@@ -118,7 +118,7 @@ def test_losses_of_padded_batches_by_hand(params, reduction, on_pad):
     assert not settings.packs
     batch = training.batches(0)
     ids, shares = batch.batch.token_ids, batch.shares
-    _, metrics = jax.jit(training.step)(training.state, (), batch, training.key)
+    _, metrics = jax.jit(training.step.update)(training.state, (), batch, training.key)
     logits = np.asarray(jax.jit(DECODER.apply)({"params": params}, batch.batch), np.float64)
     scores = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     losses = -np.take_along_axis(scores[:, :-1], ids[:, 1:, None], axis=2)[..., 0]
@@ -139,10 +139,10 @@ def test_bfloat16_computes_with_float32_parameters(params):
     settings = dataclasses.replace(SETTINGS, dtype="bfloat16")
     training = make_training(settings, DECODER, params, TRAIN, key=jax.random.key(2))
     assert {x.dtype for x in jax.tree.leaves(training.state.learned)} == {jnp.dtype("float32")}
-    assert training.decoder.dtype == jnp.bfloat16
-    objective = language_modelling(training.decoder, training.params_of)
+    assert training.step.decoder.dtype == jnp.bfloat16
+    objective = language_modelling(training.step.decoder, training.step.params_of)
     loss, _ = jax.jit(objective)(training.state.learned, (), (), training.batches(0), training.key)
-    whole = language_modelling(DECODER, training.params_of)
+    whole = language_modelling(DECODER, training.step.params_of)
     exact, _ = jax.jit(whole)(training.state.learned, (), (), training.batches(0), training.key)
     assert loss.dtype == jnp.float32 and 0 < abs(float(loss) - float(exact)) < 0.05
 

@@ -169,10 +169,22 @@ def test_parameters_are_born_sharded(tmp_path):
 
 def test_rules_cut_only_what_divides():
     rules = dict(sharding_rules(CONFIGS["llama"], 4))
-    assert rules[r"^layers/.*\b(query)/kernel$"] == P(None, "model")
+    assert rules[r"\blayers/.*\b(query)/kernel$"] == P(None, "model")
     assert not any("key" in pattern for pattern in rules), "two key-value heads for four parts"
-    assert rules["word/table$"] == P("model", None)
-    assert dict(sharding_rules(CONFIGS["llama"], 8))["word/table$"] == P(None, "model"), "8 does not divide 20"
+    assert rules[r"\bword/table$"] == P("model", None)
+    assert dict(sharding_rules(CONFIGS["llama"], 8))[r"\bword/table$"] == P(None, "model"), "8 does not divide 20"
+
+
+def test_rules_cut_the_other_axis_over_data():
+    """Also of what "model" leaves whole; adapters are cut as their matrix."""
+    rules = dict(sharding_rules(CONFIGS["llama"], 4, scan_layers=True, data=2))
+    assert rules[r"\blayers/.*\b(query)/kernel$"] == P(None, "data", "model")
+    assert rules[r"\blayers/.*\b(query)/kernel/a$"] == P(None, "data", None)
+    assert rules[r"\blayers/.*\b(query)/kernel/b$"] == P(None, None, "model")
+    assert rules[r"\blayers/.*\b(key|value)/kernel$"] == P(None, "data", None)
+    assert rules[r"\blayers/.*\bcontract/kernel$"] == P(None, "model", "data")
+    assert rules[r"\bword/table$"] == P("model", "data") and rules[r"\bhead/kernel$"] == P("data", "model")
+    assert not any("data" in spec for _, spec in sharding_rules(CONFIGS["llama"], 4, data=3)), "3 does not divide 16"
 
 
 def drop_layer(tensors):

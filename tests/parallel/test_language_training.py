@@ -26,7 +26,7 @@ PROGRAM = """
     offsets = np.arange(25) * 16
     texts = Encoded(ids.ravel(), np.zeros(ids.size, np.int8), offsets, np.zeros(24, np.int32), 0)
     full = LanguageModelling(updates=2, epochs=0.0, rows=8, row_length=16, lr=0.01, selections=1, warmup=0.0)
-    # Adapters begin with a gradient of zero in one factor: with Adam's usual epsilon, rounding would grow to whole steps.
+    # One factor of an adapter begins with a gradient of zero: with Adam's usual epsilon, rounding would become steps.
     adapters = dataclasses.replace(full, lora_rank=4, micro_batches=2, epsilon=1e-3, keep="last")
     settings = {"full": full, "adapters": adapters}
 

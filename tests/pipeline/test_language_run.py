@@ -21,6 +21,7 @@ from jaxdistill.pipeline.language_run import run_language_model
 from jaxdistill.pipeline.overrides import load_config, override
 
 CONFIGS = sorted((ROOT / "experiments/configs/language_models").glob("*.py"))
+SHAKESPEARE = ROOT / "experiments/configs/language_models/shakespeare.py"
 REVIEWS = [f"the {noun} was {word} ." for noun in ("film", "book", "food", "plot") for word in ("good", "bad", "so so")]
 
 
@@ -29,12 +30,13 @@ def silent(line):
 
 
 def smallest(folder, **changes):
-    """The smoke form on a few texts of one's own."""
+    """The smoke form on a few texts of one's own, by a Llama of one layer."""
     (folder / "reviews.txt").write_text("\n\n".join(REVIEWS))
-    base = load_config(f"{CONFIGS[0]}:smoke", LanguageModelConfig)
+    base = load_config(f"{SHAKESPEARE}:smoke", LanguageModelConfig)
     fields = {"corpus.sources": str(folder / "reviews.txt"), "training.row_length": "16", "training.updates": "2"}
     fields |= {"samples.count": "1", "samples.prompts": "the film", "samples.max_new": "4", "model.positions": "16"}
     fields |= {"training.selections": "1", "training.rows": "2", "model.layers": "1"}
+    fields |= {"model.family": "llama", "model.kv_heads": "1"}
     return override(base, fields | changes)
 
 
@@ -70,6 +72,9 @@ def test_the_run_folder_holds_model_samples_and_result(finished):
 def test_the_model_folder_is_read_back_and_scores_the_same(finished):
     config, folder, result, _ = finished
     loaded, tokenizer = load_decoder(folder / "model"), load_tokenizer(folder / "model")
+    values = json.loads((folder / "model/config.json").read_text())
+    assert values["architectures"] == ["LlamaForCausalLM"] and values["num_key_value_heads"] == 1
+    assert loaded.config.positions_by == "rotation" and not loaded.config.tied_head
     assert loaded.config.end_tokens == (tokenizer.token_to_id("<|endoftext|>"),)
     assert loaded.config.vocabulary == tokenizer.get_vocab_size() == result["vocabulary"]
     problem = prepare_language_model(config, corpus_of(config), key=jax.random.key(0), kept=folder / "tokenizer.json")
