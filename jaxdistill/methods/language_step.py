@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,6 @@ class LanguageStep(NamedTuple):
     decoder: Decoder
 
 
-@functools.lru_cache(maxsize=16)
 def make_language_step(settings: LanguageModelling, decoder: Decoder, *, updates: int) -> LanguageStep:
     """Put one update together. The same arguments give the same functions, so that trainings that differ in their texts
     alone share what is compiled.
@@ -49,6 +48,12 @@ def make_language_step(settings: LanguageModelling, decoder: Decoder, *, updates
       decoder: the module.
       updates: in all, for the schedule of the learning rate.
     """
+    kept: Any = _language_step  # flax's modules are hashable, which their types do not say
+    return kept(settings, decoder, updates)
+
+
+@functools.lru_cache(maxsize=16)
+def _language_step(settings: LanguageModelling, decoder: Decoder, updates: int) -> LanguageStep:
     decoder = decoder.clone(dtype=jnp.dtype(settings.dtype))
     params_of = functools.partial(merge_adapters, alpha=settings.lora_alpha) if settings.lora_rank else _learned_itself
     objective = language_modelling(decoder, params_of, dropout=settings.dropout, chunk=settings.chunk)

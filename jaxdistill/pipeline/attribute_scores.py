@@ -175,15 +175,13 @@ class StudentScores:
         self, config: AttributeConfig, stages: Stages, measure: Measure, path: Path, say: Callable[[str], None]
     ):
         self._config, self._stages, self._measure, self._path, self._say = config, stages, measure, path, say
-        self._known: dict[str, Any] = {}
+        self._known: dict[str, dict[str, Any]] = {"figures": {}, "samples": {}, "seconds": {}}
         if path.exists():
             try:
-                self._known = json.loads(path.read_bytes())
-                self._known["seconds"] | self._known["figures"] | self._known["samples"]
+                found = json.loads(path.read_bytes())
+                self._known = {part: dict(found[part]) for part in self._known}
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(f"{path} does not hold scores ({error}): remove it to take them again") from None
-        else:
-            self._known = {"figures": {}, "samples": {}, "seconds": {}}
 
     @property
     def seconds(self) -> dict[str, float]:
