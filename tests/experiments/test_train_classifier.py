@@ -87,6 +87,15 @@ def test_every_config_has_a_smoke_form_that_runs(config, tmp_path):
     assert load_attribute_scorer(tmp_path / "run/model").labels == tuple(result["labels"])
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_says_what_it_is(path):
+    text = path.read_text().split('"""')[1]
+    assert "Expect: dev" in text and "minutes" in text and len(text.splitlines()) >= 3
+    small, config = (load_config(f"{path}{form}", ClassifierConfig) for form in (":smoke", ""))
+    assert config.learner.name == "minilm" and small.learner.name == "tiny" and small.task.name == "toy/reviews"
+    assert (small.train_texts, small.epochs, small.lrs) == (16, 2, config.lrs)
+
+
 def test_refuses(finished, tmp_path):
     config = finished[0]
     for change, message in (

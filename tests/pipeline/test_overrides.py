@@ -16,8 +16,9 @@ from jaxdistill.pipeline.config import ExperimentConfig, smoke
 from jaxdistill.pipeline.overrides import from_plain, load_config, override
 
 CONFIGS = sorted((ROOT / "experiments" / "configs").rglob("*.py"))
-# Those of language models are another kind, see `test_language_run`.
-CONFIGS = [path for path in CONFIGS if path.name != "__init__.py" and path.parent.name != "language_models"]
+# Those of language models and classifiers are other kinds, see `test_language_run` and `test_train_classifier`.
+OTHERS = ("language_models", "classifiers")
+CONFIGS = [path for path in CONFIGS if path.name != "__init__.py" and path.parent.name not in OTHERS]
 
 
 def test_changes_are_typed():
