@@ -196,7 +196,10 @@ def load_classic(
 
 
 def short_name(source: str) -> str:
-    """What a checkpoint is called where its place does not matter: the last part of a folder's path, or the name
-    itself."""
+    """What a checkpoint is called where its place does not matter: the last part of a folder's path (of the model in a
+    run folder, "runs/sst2_small/model", that of the run), or the name itself."""
     folder = Path(source).expanduser()
-    return folder.resolve().name if folder.is_dir() else source
+    if not folder.is_dir():
+        return source
+    folder = folder.resolve()
+    return folder.parent.name if folder.name == "model" else folder.name

@@ -158,9 +158,9 @@ def smoke_attribute(config: AttributeConfig) -> AttributeConfig:
         texts=dataclasses.replace(config.texts, count=4, length=16, micro_batch=4),
         students=("tiny",),
         student=brief(config.student),
-        learning_rates=config.learning_rates[:2],
+        learning_rates=(),
         sets=1,
-        student_seeds=2,
+        student_seeds=1,
         evaluation=dataclasses.replace(
             evaluation,
             prompts=PromptsConfig("toy/reviews", words=2, dev=2, test=3),

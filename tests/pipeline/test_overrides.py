@@ -17,7 +17,7 @@ from jaxdistill.pipeline.overrides import from_plain, load_config, override
 
 CONFIGS = sorted((ROOT / "experiments" / "configs").rglob("*.py"))
 # Those of language models and classifiers are other kinds, see `test_language_run` and `test_train_classifier`.
-OTHERS = ("language_models", "classifiers")
+OTHERS = ("language_models", "classifiers", "unidetox")
 CONFIGS = [path for path in CONFIGS if path.name != "__init__.py" and path.parent.name not in OTHERS]
 
 
