@@ -31,8 +31,8 @@ def small(**settings: Any) -> AttributeConfig:
     )
     return AttributeConfig(
         **{
-            "base": "runs/sst2_small/model",
-            "students": ("runs/sst2_small/model", "runs/stories_reviews/model"),
+            "base": "runs/imdb_small/model",
+            "students": ("runs/imdb_small/model", "runs/stories_reviews/model"),
             "expert": expert,
             "texts": ContrastiveTexts(length=64, micro_batch=64),
             "student": student,

@@ -127,8 +127,6 @@ class DiLM:
                 f"language_model.row_length is {self.language_model.row_length}: it must be at least max_length, "
                 f"{self.max_length}"
             )
-        if self.language_model.packs:
-            raise UserError("language_model must see one text a row here: set language_model.reduction=text_mean")
 
 
 def smoke(settings: DiLM) -> DiLM:

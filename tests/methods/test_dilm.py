@@ -175,7 +175,6 @@ def test_published_settings():
         (lambda: Pooling(top_p=0.0), "top_p is 0.0; it must lie in (0, 1]"),
         (lambda: DiLM(oversample=0), "oversample is 0: accepted is 1 or more"),
         (lambda: DiLM(max_length=200), "language_model.row_length is 68: it must be at least max_length, 200"),
-        (lambda: DiLM(language_model=LanguageModelling()), "language_model must see one text a row here"),
     ],
 )
 def test_bad_settings(make, message):

@@ -1,12 +1,12 @@
 """Negative sentiment taken from two small language models of film reviews: UniDetox on a laptop.
 
-The GPT-2 of `language_models/sst2_small.py` is the base model; it and the Llama of `language_models/stories_reviews.py`
+The GPT-2 of `language_models/imdb_small.py` is the base model; it and the Llama of `language_models/stories_reviews.py`
 are the students. The expert is trained on the negative reviews of IMDB; who judges the continuations has been trained
 on SST-2 (`classifiers/sst2_minilm.py`). Prompts are the first 4 words of IMDB's test reviews; TP and EMT are maxima
 over 5 continuations: over 25, as published for toxicity, nearly every prompt has a negative one. First make the models:
 
-    python -m experiments.pretrain_lm --config=experiments/configs/language_models/sst2_small.py \\
-        --workdir=runs/sst2_small
+    python -m experiments.pretrain_lm --config=experiments/configs/language_models/{sst2_small,imdb_small}.py \\
+        --workdir=runs/{sst2_small,imdb_small}
     python -m experiments.pretrain_lm --config=experiments/configs/language_models/stories_reviews.py \\
         --workdir=runs/stories_reviews
     python -m experiments.train_classifier --config=experiments/configs/classifiers/sst2_minilm.py \\
@@ -28,7 +28,7 @@ def get_config() -> AttributeConfig:
             prompts=PromptsConfig("imdb", words=4, dev=100, test=200),
             scorer="runs/sst2_classifier/model",
             attribute=AttributeEvaluation(label="negative", continuations=5, combined=()),
-            language_model="runs/sst2_small/model",
+            language_model="runs/imdb_small/model",
             generations=2,
         ),
     )
