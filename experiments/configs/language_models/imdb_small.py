@@ -1,4 +1,4 @@
-"""The model of `sst2_small.py` trained further on 20,000 unlabelled reviews of IMDB alone: it writes reviews, no phrases.
+"""The model of `sst2_small.py` trained further on 20,000 unlabelled reviews of IMDB alone: it writes reviews.
 
 Base model and student of `unidetox/negative_reviews.py`. (Where base model and expert are trained on texts of different
 kinds, their contrast is mostly one of kinds: of a base model that knows SST-2's phrases too and an expert on reviews,

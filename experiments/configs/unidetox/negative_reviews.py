@@ -13,9 +13,8 @@ over 5 continuations: over 25, as published for toxicity, nearly every prompt ha
         --workdir=runs/sst2_classifier
 """
 
-from jaxdistill.evaluation.attribute_evaluation import AttributeEvaluation
-
 from experiments.unidetox_cells import small
+from jaxdistill.evaluation.attribute_evaluation import AttributeEvaluation
 from jaxdistill.pipeline.attribute_config import AttributeConfig, AttributeEvaluationConfig, PromptsConfig
 
 
