@@ -40,7 +40,13 @@ EXACT = {
     "truncated": adjoints.truncated(STEPS),  # a window as long as the loop cuts nothing off
 }
 # Binary labels are unrestricted ones in another form: one learner kind shows what there is to see.
-KINDS = [(label, kind) for label in LABEL_KINDS for kind in LEARNERS if label != "binary" or kind == "mlp"]
+# A bi_rnn is a bi_lstm with another cell: one kind of labels is enough for it.
+ONLY = {"binary": ("mlp",), "soft": LEARNERS}
+KINDS = [
+    (label, kind)
+    for label in LABEL_KINDS
+    for kind in ONLY.get(label, tuple(name for name in LEARNERS if name != "bi_rnn"))
+]
 APPROXIMATE = {"first_order": adjoints.FIRST_ORDER, "tesla": adjoints.TESLA}
 
 
