@@ -3,6 +3,10 @@
 Texts are those of `sst2_small.py`. A second family beside its GPT-2, for what has to be shown on more than one
 architecture. Without the hub, put the model's folder under `$JAXDISTILL_WEIGHTS` and give its name there:
 `--config.model.name=tinystories-656k`.
+
+Expect: dev perplexity 37.8 a token (vocabulary 2,048; 400 texts of both sources); 48.9, 41.3, 38.4 after a quarter, a
+half and three quarters of the updates.
+Cost: 19 minutes on 2 CPU cores with other work on them, 1.0 GiB.
 """
 
 from jaxdistill.methods.language_settings import LanguageModelling
