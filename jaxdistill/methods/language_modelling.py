@@ -172,7 +172,7 @@ def run_training(settings: LanguageModelling, training: Training, dev: Encoded |
     def place(tree: PyTree) -> PyTree:
         if mesh is None:
             return jax.tree.map(jnp.asarray, tree)
-        return jax.device_put(tree, training_shardings(mesh, parts.decoder, tree))
+        return put(tree, training_shardings(mesh, parts.decoder, tree))
 
     def batch(number: int) -> PyTree:
         found = training.batches(number)

@@ -76,23 +76,26 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P("data"))
 
 
-def put(tree: PyTree, sharding: NamedSharding) -> PyTree:
-    """Lay a tree out on the mesh of `sharding`.
+def put(tree: PyTree, sharding: NamedSharding | PyTree) -> PyTree:
+    """Lay a tree out on a mesh.
 
     Every process passes the same whole arrays (batches are pure functions of seed and step, so this needs no
     communication) and uploads only what its own devices hold.
 
     Args:
       tree: numpy or JAX arrays, PRNG keys included.
-      sharding: one for all leaves.
+      sharding: one for all leaves, or a tree with one for each; keys have a sharding that fits their data.
     """
 
-    def put_leaf(leaf):
+    def put_leaf(leaf, sharding: NamedSharding):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(put_leaf(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+            data = put_leaf(jax.random.key_data(leaf), sharding)
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
         return jax.make_array_from_process_local_data(sharding, np.asarray(leaf), leaf.shape)
 
-    return jax.tree.map(put_leaf, tree)
+    if isinstance(sharding, NamedSharding):
+        return jax.tree.map(lambda leaf: put_leaf(leaf, sharding), tree)
+    return jax.tree.map(put_leaf, tree, sharding)
 
 
 def gathered(tree: PyTree) -> PyTree:

@@ -87,10 +87,8 @@ def prepare_language_model(
     training, settings = config.training, config.model
     folder: Path | None = None
     if settings.name:
-        if settings.name == "tiny":
-            raise UserError("model.name is 'tiny', which has no tokenizer: leave it empty for a new model")
-        folder = find_folder(settings.name)
-        tokenizer, decoder = load_tokenizer(folder), decoder_of(config)
+        decoder, folder = decoder_of(config), find_folder(settings.name)
+        tokenizer = load_tokenizer(folder)
         if not decoder.config.end_tokens:
             raise UserError(f"{folder / 'config.json'}: no eos_token_id; training needs the token that closes a text")
         if tokenizer.get_vocab_size() > decoder.config.vocabulary:
@@ -139,9 +137,11 @@ def decoder_of(config: LanguageModelConfig) -> Decoder:
     """The module, by sizes alone: no weights are read, and the vocabulary of a model from scratch is that asked for.
 
     Raises:
-      UserError: `model.name` leads nowhere, or its config.json is of no model that there is.
+      UserError: `model.name` leads nowhere, its config.json is of no family that there is, or it is "tiny".
     """
     settings = config.model
+    if settings.name == "tiny":
+        raise UserError("model.name is 'tiny', which has no tokenizer: leave it empty for a new model")
     if settings.name:
         sizes = read_decoder_config(find_folder(settings.name))
     else:

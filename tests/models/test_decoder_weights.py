@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import random
 from importlib.util import find_spec
 
 import jax
@@ -16,12 +17,17 @@ from jaxdistill.models.decoding import prefill, step
 from jaxdistill.models.likelihood import token_log_probabilities
 from jaxdistill.models.tokenizer import load_tokenizer
 
-STORY = (
-    "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a "
-    "big, red ball. She wanted to play with it, but it was too high. Lily asked her mom for help. Her mom smiled and "
-    "gave her the ball. Lily was very happy."
-)
-NEW = 40
+# The first words of many a story that these models were trained on, and the same words shuffled: the figures are those
+# that come with the weights (22.8 against 27,130, and 1.22 against 532).
+STORY = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park with her friends."
+FIGURES = {"tinystories-656k": (22.785, 27_129.9), "stories260k/hf": (1.219, 532.44)}
+GREEDY = {
+    "tinystories-656k": ", a little girl named Lily lived in a small house with her mom, dad, and her dog, Spot, Spot, "
+    "loved to play all day. One day, Lily saw a small bird on the ground.",
+    "stories260k/hf": ", there was a little girl named Lily. She loved to play outside in the park. One day, she saw a "
+    "big, red ball. She wanted to play with it, but it was too high.",
+}
+NEW = 80
 
 
 def padded(texts: list[list[int]]) -> Batch:
@@ -44,25 +50,26 @@ def greedy(decoder, params, ids):
 
 
 @pytest.mark.parametrize(
-    ("name", "story", "shuffled"),
+    "name",
     [
-        pytest.param("tinystories-656k", 14.153, 15502, marks=pytest.mark.needs_weights("tinystories-656k")),
-        pytest.param("stories260k/hf", 1.844, 942.1, marks=pytest.mark.needs_weights("stories260k", "hf")),
+        pytest.param("tinystories-656k", marks=pytest.mark.needs_weights("tinystories-656k")),
+        pytest.param("stories260k/hf", marks=pytest.mark.needs_weights("stories260k", "hf")),
     ],
 )
-def test_stories(weights_dir, name, story, shuffled):
+def test_stories(weights_dir, name):
     folder = weights_dir / name
     loaded, tokenizer = load_decoder(folder, scan_layers=True), load_tokenizer(folder)
-    words = " ".join(np.random.default_rng(0).permutation(STORY.split()))
-    batch = padded([tokenizer.encode(text).ids for text in (STORY, words)])
+    words = STORY.split()
+    random.Random(0).shuffle(words)
+    batch = padded([tokenizer.encode(text).ids for text in (STORY, " ".join(words))])
     score = jax.jit(functools.partial(token_log_probabilities, loaded.decoder))(loaded.params, batch)
     values, scored = (np.asarray(part) for part in (score.log_probabilities, score.scored))
     perplexity = np.exp(-values.sum(axis=1) / scored.sum(axis=1))
-    np.testing.assert_allclose(perplexity, [story, shuffled], rtol=1e-3)
+    np.testing.assert_allclose(perplexity, FIGURES[name], rtol=1e-3)
 
     prompt = tokenizer.encode("Once upon a time").ids
     tokens = np.asarray(greedy(loaded.decoder, loaded.params, jnp.array([prompt]))[0]).tolist()
-    assert "a little girl named Lily" in tokenizer.decode(tokens)
+    assert tokenizer.decode(tokens).startswith(GREEDY[name])
     if find_spec("torch"):
         import torch
         import transformers
