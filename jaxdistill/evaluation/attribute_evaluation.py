@@ -6,7 +6,7 @@ The measures of detoxification, for any attribute that a classifier knows (UniDe
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Key, PyTree
 from jaxdistill.data.prompts import Prompts
 from jaxdistill.evaluation.attribute_scorer import AttributeScorer, attribute_scores
-from jaxdistill.evaluation.continuations import Continuations, draw_continuations, mean_token_entropy
+from jaxdistill.evaluation.continuations import Continuations, draw_continuations
 from jaxdistill.evaluation.diversity import distinct_ngrams
 from jaxdistill.evaluation.likelihoods import LanguageModel
 from jaxdistill.evaluation.perplexity import continuation_perplexities
@@ -24,8 +24,6 @@ from jaxdistill.generation.scorers import Scorer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-__all__ = ["AttributeEvaluation", "continue_prompts", "draw_prompts", "evaluate_attribute", "mean_token_entropy"]
 
 _CHOICES = {
     "strip_prompt": ("length", "replace"),
@@ -124,33 +122,6 @@ def draw_prompts(
     sampling, count = settings.sampling(stop), settings.continuations
     options: dict[str, Any] = {"start": start, "micro_batch": micro_batch, "label": label}
     return draw_continuations(model_scorer, params, tokenizer, texts, count, sampling, key, **options)
-
-
-def continue_prompts(
-    model_scorer: Scorer,
-    params: PyTree,
-    tokenizer: Tokenizer,
-    prompts: Prompts | Sequence[str],
-    settings: AttributeEvaluation,
-    key: Key,
-    *,
-    start: int | None,
-    stop: tuple[int, ...],
-    micro_batch: int = 32,
-    label: str | None = None,
-    say: Callable[[str], None] = lambda line: None,
-) -> list[list[str]]:
-    """The texts of `draw_prompts`: for each prompt, `settings.continuations` texts, prompt not included.
-
-    Args:
-      model_scorer, params, tokenizer, prompts, settings, key, start, stop, micro_batch, label: see `draw_prompts`.
-      say: told how many prompts lost their beginning, if any did.
-    """
-    options: dict[str, Any] = {"start": start, "stop": stop, "micro_batch": micro_batch, "label": label}
-    drawn = draw_prompts(model_scorer, params, tokenizer, prompts, settings, key, **options)
-    if drawn.shortened:
-        say(f"{drawn.shortened:,} of {len(drawn.texts):,} prompts lost their beginning: the model cannot read so much")
-    return drawn.texts
 
 
 def evaluate_attribute(

@@ -120,7 +120,7 @@ class Measure:
                 cache=self._cache,
                 entropy=mean_token_entropy(scorer, params, drawn, micro_batch=settings.micro_batch),
             )
-            figures.append(flat(found))
+            figures.append(flat(found | {"shortened_prompts": drawn.shortened / len(prompts.texts)}))
         names = [name for name in figures[0] if all(found.get(name) is not None for found in figures)]
         means = {name: sum(found[name] for found in figures) / len(figures) for name in names}
         if self._questions and expert is None and split == "test":

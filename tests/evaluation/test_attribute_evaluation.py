@@ -12,7 +12,7 @@ from helpers import refused
 from jaxdistill.data.prompts import Prompts
 from jaxdistill.evaluation import attribute_evaluation as module
 from jaxdistill.evaluation import attribute_scorer
-from jaxdistill.evaluation.attribute_evaluation import AttributeEvaluation, continue_prompts, evaluate_attribute
+from jaxdistill.evaluation.attribute_evaluation import AttributeEvaluation, draw_prompts, evaluate_attribute
 from jaxdistill.evaluation.attribute_scorer import AttributeScorer
 from jaxdistill.generation.scorers import Model
 from jaxdistill.models.encoder import Encoder, init_params
@@ -86,17 +86,17 @@ def test_scores_are_kept(judge, tmp_path, monkeypatch):
 
 
 def test_another_key_is_another_run(tiny_scorer):
-    model, lines = Model(tiny_scorer.decoder), []
+    model = Model(tiny_scorer.decoder)
     arguments = (model, tiny_scorer.params, tiny_scorer.tokenizer)
     prompts = Prompts(("good " * 40, "bad"), None, ())
 
     def draw(prompts, seed):
         options = {"start": 256, "stop": (256,), "micro_batch": 4}
-        return continue_prompts(*arguments, prompts, SETTINGS, jax.random.key(seed), say=lines.append, **options)
+        return draw_prompts(*arguments, prompts, SETTINGS, jax.random.key(seed), **options)
 
     first, again, other = draw(prompts, 0), draw(prompts.texts, 0), draw(prompts, 1)
-    assert first == again != other and [len(group) for group in first] == [2, 2]
-    assert lines == ["1 of 2 prompts lost their beginning: the model cannot read so much"] * 3
+    assert first.texts == again.texts != other.texts and [len(group) for group in first.texts] == [2, 2]
+    assert first.shortened == 1  # the model cannot read so much
 
 
 def test_refuses(judge):
