@@ -49,7 +49,7 @@ def finished(tmp_path_factory):
 def test_the_judge_is_the_learner(finished):
     _, folder, result, params = finished
     scorer = load_attribute_scorer(folder / "model")
-    assert scorer.labels == ("negative", "positive") and not scorer.multi_label and scorer.name == "model"
+    assert scorer.labels == ("negative", "positive") and not scorer.multi_label and scorer.name == "run"
     learner = load_model("tiny", num_classes=2).learner
     encoded = encode(Split([(text,) for text in TEXTS], np.zeros(4, np.int32)), scorer.tokenizer, 64)
     batches = eval_batches(encoded, row_length=64, rows=4)

@@ -13,7 +13,7 @@ from helpers import ROOT, python_environment
 @pytest.mark.needs_minilm
 def test_two_learned_samples_beat_two_random_texts(tmp_path):
     """The quickstart with fewer outer steps and learners; 10 points are well below what it gains."""
-    changes = {"settings.outer.updates": 40, "settings.outer.selections": 1, "learner.scan_layers": True}
+    changes = {"settings.outer.updates": 25, "settings.outer.selections": 1, "learner.scan_layers": True}
     changes |= {"evaluation.students": 2, "evaluation.baseline_students": 2, "evaluation.recipe.steps": 25}
     command = [sys.executable, "-m", "experiments.distill", "--config=experiments/configs/quickstart.py"]
     command += [f"--workdir={tmp_path / 'run'}", *(f"--config.{name}={value}" for name, value in changes.items())]

@@ -1,6 +1,9 @@
 """The model of `sst2_small.py` trained further on ToxiGen's annotated training texts, toxic and benign.
 
 Base model and student of `unidetox/toxigen.py`.
+
+Expect: dev perplexity unknown, not run yet.
+Cost: some minutes on 2 CPU cores.
 """
 
 from jaxdistill.methods.language_settings import LanguageModelling
