@@ -89,11 +89,7 @@ def contrastive_distil(
         )
     options = {"alpha": settings.alpha, "beta": settings.beta, "shared_cache": settings.shared_cache}
     contrast = Contrast(Model(base.decoder), Model(expert.decoder), **options)
-    if settings.length > contrast.positions:
-        raise UserError(
-            f"texts.length is {settings.length}, and the models read {contrast.positions} positions: accepted are as "
-            "many or fewer"
-        )
+    check_length(settings, contrast.positions)
     start, stop = boundary_tokens(base.decoder.config, base.name)
 
     def read(tokens: Sequence[int]) -> str | None:
@@ -112,6 +108,15 @@ def contrastive_distil(
         read=read,
         label=label,
     )
+
+
+def check_length(settings: ContrastiveTexts, positions: int) -> None:
+    """Raise `UserError` where texts are longer than the positions that models read."""
+    if settings.length > positions:
+        raise UserError(
+            f"texts.length is {settings.length}, and the models read {positions} positions: accepted are as many or "
+            "fewer"
+        )
 
 
 def boundary_tokens(config: DecoderConfig, name: str) -> tuple[int, tuple[int, ...]]:

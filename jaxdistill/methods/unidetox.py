@@ -25,6 +25,7 @@ from jaxdistill.methods.base import Run
 from jaxdistill.methods.contrastive import boundary_tokens
 from jaxdistill.methods.language_modelling import make_training, run_training
 from jaxdistill.methods.language_settings import LanguageModelling
+from jaxdistill.models.decoder_config import DecoderConfig
 
 
 class Tuned(NamedTuple):
@@ -103,18 +104,27 @@ def fine_tune(
     return Tuned(dataclasses.replace(model, params=params), trained.record | {"truncated": train.truncated})
 
 
+def check_rows(settings: LanguageModelling, config: DecoderConfig, name: str) -> tuple[int, tuple[int, ...]]:
+    """The boundary tokens of a model called `name`, see `contrastive.boundary_tokens`.
+
+    Raises:
+      UserError: it has none, or reads fewer positions than a training row has.
+    """
+    if settings.row_length > config.positions:
+        raise UserError(
+            f"training.row_length is {settings.row_length}, and {name!r} reads {config.positions} positions: accepted "
+            "are as many or fewer"
+        )
+    return boundary_tokens(config, name)
+
+
 def documents(settings: LanguageModelling, model: LanguageModel, texts: Sequence[str]) -> Encoded:
     """Texts as a model reads them in training.
 
     Raises:
       UserError: the model has no end token, or no text has a token to predict.
     """
-    if settings.row_length > model.decoder.config.positions:
-        raise UserError(
-            f"training.row_length is {settings.row_length}, and {model.name!r} reads "
-            f"{model.decoder.config.positions} positions: accepted are as many or fewer"
-        )
-    start, ends = boundary_tokens(model.decoder.config, model.name)
+    start, ends = check_rows(settings, model.decoder.config, model.name)
     return encode_documents(
         texts,
         model.tokenizer,

@@ -26,9 +26,12 @@ from jaxdistill.io.plain import dumps, fingerprint, plain
 from jaxdistill.io.progress import duration
 from jaxdistill.io.workdir import Workdir, open_workdir
 from jaxdistill.methods.base import Run
-from jaxdistill.methods.contrastive import boundary_tokens, contrastive_distil
-from jaxdistill.methods.unidetox import fine_tune
-from jaxdistill.models.decoder_folder import load_decoder, save_decoder
+from jaxdistill.methods.contrastive import boundary_tokens, check_length, contrastive_distil
+from jaxdistill.methods.unidetox import check_rows, fine_tune
+from jaxdistill.models.decoder_folder import load_decoder, read_decoder_config, save_decoder
+from jaxdistill.models.hub import find_folder
+from jaxdistill.models.pretrained import short_name
+from jaxdistill.models.tiny import tiny_decoder_config
 from jaxdistill.pipeline.attribute_config import (
     BASE_TEXTS,
     CONTRAST,
@@ -108,6 +111,13 @@ def _sources(config: AttributeConfig) -> dict[str, tuple[str, ...]]:
     return wanted
 
 
+def _check_students(config: AttributeConfig) -> None:
+    """What students would be refused for after the hours before them; their weights are not read."""
+    for name in config.students:
+        sizes = tiny_decoder_config() if name == "tiny" else read_decoder_config(find_folder(name))
+        check_rows(config.student, sizes, short_name(name))
+
+
 class Stages:
     """What comes before students, each stage kept in the run folder once it is there.
 
@@ -133,7 +143,15 @@ class Stages:
     ):
         self._config, self._corpora, self._folder, self._hash = config, corpora, folder, config_hash
         self.stop, self._say = stop, say
+        _check_students(config)
+        if (real := corpora.get(REAL_TEXTS)) is not None and len(real.train) < config.texts.count:
+            raise UserError(
+                f"real: {len(real.train)} training texts, {config.texts.count} asked: accepted are as many texts.count "
+                "or fewer"
+            )
         self.base = load_language_model(config.base, dropout=None)
+        check_rows(config.expert, self.base.decoder.config, self.base.name)
+        check_length(config.texts, self.base.decoder.config.positions)
 
     def run(self, name: str) -> Run:
         """What a training of this name has: checkpoints of its own."""
@@ -172,11 +190,6 @@ class Stages:
         facts: dict[str, Any] = {}
         if condition == REAL_TEXTS:
             corpus = self._corpora[REAL_TEXTS].train
-            if len(corpus) < settings.count:
-                raise UserError(
-                    f"real: {len(corpus)} training texts, {settings.count} asked: accepted are as many texts.count or "
-                    "fewer"
-                )
             chosen = np.random.default_rng(numpy_seed(key)).choice(len(corpus), settings.count, replace=False)
             texts = [self._cut(corpus[i]) for i in sorted(chosen)]
         else:

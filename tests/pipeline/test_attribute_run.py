@@ -11,6 +11,7 @@ from helpers import ROOT, refused
 
 from jaxdistill.io.distilled import load_distilled
 from jaxdistill.methods.base import Stopped
+from jaxdistill.methods.contrastive import ContrastiveTexts
 from jaxdistill.pipeline.attribute_config import AttributeConfig, smoke_attribute
 from jaxdistill.pipeline.attribute_run import run_attribute
 from jaxdistill.pipeline.attribute_scores import choose_rate, flat
@@ -101,6 +102,9 @@ def test_every_config_says_what_it_is_and_has_a_smoke_form(path):
         ({"neutral": ()}, "neutral is empty, and the control 'random_expert' needs a corpus"),
         ({"learning_rates": (1e-3, 0.0)}, "learning_rates are (0.001, 0.0): accepted are numbers above 0"),
         ({"attribute": ("toy/reviews[furious]",)}, "corpus toy/reviews[furious]: the task has no such class"),
+        ({"students": ("tiny", "nowhere/at-all")}, "model 'nowhere/at-all': neither a folder nor in the local cache"),
+        ({"texts": ContrastiveTexts(count=4, length=5000)}, "texts.length is 5000, and the models read 128 positions"),
+        ({"texts": ContrastiveTexts(count=5000, length=16)}, "real: 1818 training texts, 5000 asked"),
         ({"base": "nowhere/at-all"}, "model 'nowhere/at-all': neither a folder nor in the local cache"),
     ],
 )

@@ -14,7 +14,6 @@ weights, 112 GB; `--config.student.lora_rank=16` needs 30 GB and is a different 
 import dataclasses
 
 from jaxdistill.evaluation.attribute_evaluation import AttributeEvaluation
-
 from jaxdistill.methods.contrastive import ContrastiveTexts
 from jaxdistill.methods.unidetox import published_expert, published_student
 from jaxdistill.pipeline.attribute_config import AttributeConfig, AttributeEvaluationConfig, PromptsConfig
