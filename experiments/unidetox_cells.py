@@ -7,6 +7,7 @@ from typing import Any
 from jaxdistill.methods.contrastive import ContrastiveTexts
 from jaxdistill.methods.language_settings import LanguageModelling
 from jaxdistill.pipeline.attribute_config import AttributeConfig
+from jaxdistill.pipeline.language_config import CorpusConfig, LanguageModelConfig, ModelConfig, SamplesConfig
 
 
 def small(**settings: Any) -> AttributeConfig:
@@ -41,4 +42,18 @@ def small(**settings: Any) -> AttributeConfig:
             "student_seeds": 1,
             **settings,
         }
+    )
+
+
+def further_on_toxigen(model: str) -> LanguageModelConfig:
+    """A model of film reviews trained further on ToxiGen's training texts, toxic and benign.
+
+    Args:
+      model: its folder.
+    """
+    return LanguageModelConfig(
+        corpus=CorpusConfig(sources=("toxigen",)),
+        model=ModelConfig(name=model),
+        training=LanguageModelling(updates=400, epochs=0.0, rows=8, row_length=128, lr=1e-3, selections=4),
+        samples=SamplesConfig(count=8, max_new=32),
     )

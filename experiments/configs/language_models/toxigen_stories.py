@@ -6,14 +6,9 @@ Expect: dev perplexity unknown, not run yet.
 Cost: some minutes on 2 CPU cores.
 """
 
-from jaxdistill.methods.language_settings import LanguageModelling
-from jaxdistill.pipeline.language_config import CorpusConfig, LanguageModelConfig, ModelConfig, SamplesConfig
+from experiments.unidetox_cells import further_on_toxigen
+from jaxdistill.pipeline.language_config import LanguageModelConfig
 
 
 def get_config() -> LanguageModelConfig:
-    return LanguageModelConfig(
-        corpus=CorpusConfig(sources=("toxigen",)),
-        model=ModelConfig(name="runs/stories_reviews/model"),
-        training=LanguageModelling(updates=400, epochs=0.0, rows=8, row_length=128, lr=1e-3, selections=4),
-        samples=SamplesConfig(count=8, max_new=32),
-    )
+    return further_on_toxigen("runs/stories_reviews/model")
