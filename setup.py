@@ -25,6 +25,7 @@ REQUIREMENTS = [
     "datasets>=5,<6",
     "pyarrow>=21",
     "scikit-learn>=1.7,<2",
+    "dp-accounting>=0.6,<0.7",
     "matplotlib>=3.10,<4",
     "tensorboardX>=2.6.4,<3",
     "tqdm>=4.67,<5",

@@ -23,7 +23,9 @@ TIERS = [
 ]
 ALLOWED = {part: set().union(*TIERS[:height]) | {part} for height, tier in enumerate(TIERS) for part in tier}
 # Slow to import, and needed by few commands.
-HEAVY = {"datasets", "transformers", "matplotlib", "sklearn", "scipy", "pandas", "tensorboardX", "huggingface_hub"}
+HEAVY = {"datasets", "transformers", "matplotlib", "sklearn", "scipy", "pandas", "tensorboardX", "huggingface_hub"} | {
+    "dp_accounting"
+}
 MAX_LINES = 450
 
 
