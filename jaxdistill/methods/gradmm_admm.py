@@ -200,6 +200,17 @@ class Solver:
         """The same of texts, which the prompt follows."""
         return self.distances(given, self.with_prompt(given, word_table(given.params)[ids]))
 
+    def each_text_distance(self, given: Given, ids: Int[Array, "c g b s"]) -> Float[Array, "c g b"]:
+        """Of every text by itself, by the cosine."""
+        bias = self.decoder.config.head_bias
+        parts = self.parts(given, self.with_prompt(given, word_table(given.params)[ids]))
+
+        def of_class(target: Target, parts: HeadParts) -> Array:
+            flat = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), parts)
+            return each_distance(target, flat, bias=bias, sketch=self.sketch)
+
+        return jax.vmap(of_class)(given.targets, parts).reshape(ids.shape[:3])
+
     def with_prompt(self, given: Given, text: Float[Array, "c g b s d"]) -> Float[Array, "c g b t d"]:
         prompt = word_table(given.params)[jnp.asarray(self.form.prompt, jnp.int32)]
         return jnp.concatenate([text, jnp.broadcast_to(prompt, (*text.shape[:3], *prompt.shape))], axis=3)

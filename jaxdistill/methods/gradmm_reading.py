@@ -95,16 +95,30 @@ def make_form(tokenizer: Tokenizer, prompt: str, label_words: Sequence[str]) -> 
 
 
 def read_rows(
-    tokenizer: Tokenizer, form: Form, texts: Sequence[str], labels: Int[np.ndarray, " n"], longest: int
+    tokenizer: Tokenizer,
+    form: Form,
+    texts: Sequence[str],
+    labels: Int[np.ndarray, " n"],
+    longest: int,
+    *,
+    empty: bool = False,
 ) -> Rows:
     """Texts in the form, cut to `longest` tokens of their own.
+
+    Args:
+      tokenizer: of the language model.
+      form: see there.
+      texts: examples.
+      labels: class ids.
+      longest: see above.
+      empty: accept texts without a token.
 
     Raises:
       UserError: a text without a token.
     """
     encoded = [item.ids for item in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
     for text, ids in zip(texts, encoded, strict=True):
-        if not ids:
+        if not ids and not empty:
             raise UserError(f"text {text!r} has no token")
     rows = [[*form.lead, *ids[:longest], *form.prompt] for ids in encoded]
     width = max((len(row) for row in rows), default=1)

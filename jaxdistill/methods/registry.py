@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.methods import attention_label, coreset, dilm, fair, matching, soft_label, teacher_labels
+from jaxdistill.methods import attention_label, coreset, dilm, fair, gradmm, matching, soft_label, teacher_labels
 from jaxdistill.methods.base import Method
 
 METHODS: dict[str, Method] = {
@@ -14,6 +14,7 @@ METHODS: dict[str, Method] = {
     "fair": fair.METHOD,
     **matching.METHODS,
     "dilm": dilm.METHOD,
+    "gradmm": gradmm.METHOD,
     "teacher_labels": teacher_labels.METHOD,
     **coreset.METHODS,
 }

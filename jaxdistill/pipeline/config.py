@@ -10,8 +10,9 @@ from jaxdistill.data.balance import BALANCE_OBJECTIVES
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.evaluation.recipes import DILM, Recipe
 from jaxdistill.evaluation.text_models import is_text_model, target_named
-from jaxdistill.methods import dilm_settings
+from jaxdistill.methods import dilm_settings, gradmm_settings
 from jaxdistill.methods.dilm_settings import DiLM
+from jaxdistill.methods.gradmm_settings import GRADMM
 from jaxdistill.methods.registry import BASELINES, method_named
 from jaxdistill.models.classic_learner import NETWORKS, ClassicOptions
 from jaxdistill.pipeline.checks import at_least, check_types
@@ -275,6 +276,8 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
         changes["experts"] = dataclasses.replace(experts, count=1, epoch_steps=2, span=1, latest_start=0, batch_size=8)
     if isinstance(settings, DiLM):
         settings = dilm_settings.smoke(settings)
+    elif isinstance(settings, GRADMM):
+        settings, changes = gradmm_settings.smoke(settings), {}
     name = config.learner.name if config.learner.name in NETWORKS else "tiny"
     words = dataclasses.replace(config.learner.words, vectors="tiny")
     evaluation = dataclasses.replace(

@@ -162,6 +162,15 @@ def distil(
 def _writers(config: ExperimentConfig, problem: Problem, folder: Workdir) -> Callable[[int], MultiWriter]:
     # Whatever a method's loop is called in its settings.
     loops = (getattr(config.settings, name, None) for name in ("outer", "matching"))
-    updates = next((loop.updates for loop in loops if loop is not None), 0)
-    shown = ("loss", "real_accuracy", "text_loss", f"dev_{problem.data.task.metric}", "test_loss", "skipped")
+    updates = next((loop.updates for loop in loops if loop is not None), getattr(config.settings, "outer_steps", 0))
+    shown = (
+        "loss",
+        "distance",
+        "text_distance",
+        "real_accuracy",
+        "text_loss",
+        f"dev_{problem.data.task.metric}",
+        "test_loss",
+        "skipped",
+    )
     return functools.partial(run_writers, folder, label="outer step", total=updates, shown=shown)

@@ -104,6 +104,9 @@ def test_settings_must_be_of_the_method():
 SIZES = ("outer", "length", "per_class", "batch_per_class", "steps", "experts")
 # Of a method that trains a language model.
 SIZES += ("generator", "trained", "max_length", "oversample", "language_model", "matching", "learners", "pooling")
+# Of one that matches gradients of a language model.
+SIZES += ("model", "prompt", "label_words", "prefix", "rounds", "texts", "rounds_at_once", "real_per_class")
+SIZES += ("real_length", "vocabulary", "admm", "filtering", "privacy")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -112,8 +115,8 @@ def test_every_config_says_what_it_is_and_has_a_smoke_form(path):
     text = path.read_text()
     assert text.startswith('"""') and len(text.split('"""')[1].splitlines()) >= 3
     small = smoke(config)
-    loop = small.settings.matching if config.method == "dilm" else small.settings.outer
-    assert loop.updates == 2
+    loops = {"dilm": lambda: small.settings.matching.updates, "gradmm": lambda: small.settings.outer_steps}
+    assert loops.get(config.method, lambda: small.settings.outer.updates)() == 2
     assert small.task.name.partition(":")[0] == "toy/reviews"
     network = config.learner.name in NETWORKS
     assert small.learner.words.vectors == "tiny" if network else small.learner.name == "tiny"
