@@ -37,8 +37,8 @@ def small(**settings: Any) -> AttributeConfig:
             "expert": expert,
             "texts": ContrastiveTexts(length=64, micro_batch=64),
             "student": student,
-            "learning_rates": (1e-4, 3e-4),
-            "sets": 3,
+            "learning_rates": (1e-4, 3e-4, 1e-3),
+            "sets": 5,
             "student_seeds": 1,
             **settings,
         }
