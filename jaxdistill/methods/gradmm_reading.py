@@ -26,8 +26,10 @@ PROMPTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sst2": (" It was ", ("bad", "great")),
     "rotten_tomatoes": (" It was ", ("bad", "great")),
     "imdb": (" It was ", ("bad", "great")),
-    "tweet_emotion": (" Does the tweet express joy or sadness?\n", ("sadness", "joy")),
+    "tweet_emotion": (" Which emotion does the tweet express?\n", ("anger", "joy", "optimism", "sadness")),
 }
+# That of a task of two emotions that is not in the task table.
+TWO_EMOTIONS = (" Does the tweet express joy or sadness?\n", ("sadness", "joy"))
 
 
 class Form(NamedTuple):

@@ -250,6 +250,16 @@ class ExperimentConfig:
             raise UserError(
                 f"seed is {self.seed} with {self.seeds} distillations: accepted are seeds from 0 to {LARGEST_SEED}"
             )
+        if isinstance(self.settings, GRADMM) and self.settings.privacy.private and not self.settings.privacy.leaky:
+            if self.evaluation.baselines:
+                raise UserError(
+                    f"evaluation.baselines {', '.join(self.evaluation.baselines)} keep or show real texts, and privacy "
+                    f"is {self.settings.privacy.mode}: leave them out, or set privacy.leaky"
+                )
+            if self.seeds > 1:
+                raise UserError(
+                    f"seeds is {self.seeds}, and each distillation would spend the privacy budget anew: accepted is 1"
+                )
 
 
 def smoke(config: ExperimentConfig) -> ExperimentConfig:

@@ -24,7 +24,7 @@ from jaxdistill.methods.gradmm_target import Reader, clean_target, paper_target
 from jaxdistill.models.decoder import Decoder, init_decoder
 from jaxdistill.models.tiny import tiny_decoder_config
 from jaxdistill.objectives.head_distance import DenseTarget, FactoredTarget
-from jaxdistill.pipeline.config import LearnerConfig, TaskConfig, WordsConfig
+from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig, WordsConfig
 from jaxdistill.pipeline.prepare import prepare
 
 CONFIG = GRADMM(
@@ -236,6 +236,15 @@ def test_reference_differs_where_the_published_code_does():
 def test_settings_that_do_not_fit(problem, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         gradmm.distill(dataclasses.replace(CONFIG, **changes), problem, key=KEY, run=run_in(tmp_path / "run"))
+
+
+def test_private_experiments_show_no_real_texts_and_spend_once():
+    quiet = EvaluationConfig(baselines=())
+    with pytest.raises(UserError, match="baselines random keep or show real texts, and privacy is gaussian"):
+        ExperimentConfig(method="gradmm", settings=PRIVATE, evaluation=EvaluationConfig(baselines=("random",)))
+    with pytest.raises(UserError, match="seeds is 2, and each distillation would spend the privacy budget anew"):
+        ExperimentConfig(method="gradmm", settings=PRIVATE, evaluation=quiet, seeds=2)
+    assert ExperimentConfig(method="gradmm", settings=PRIVATE, evaluation=quiet).settings == PRIVATE
 
 
 def test_a_class_without_texts_has_no_clean_target(problem, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.losses import example_cross_entropy
 from jaxdistill.core.types import Batch
-from jaxdistill.methods.gradmm_reading import PROMPTS, Form, label_parts, make_form, read_rows
+from jaxdistill.methods.gradmm_reading import PROMPTS, TWO_EMOTIONS, Form, label_parts, make_form, read_rows
 from jaxdistill.models.decoder import Decoder, init_decoder
 from jaxdistill.models.decoder_config import FIXED
 from jaxdistill.models.tiny import tiny_decoder_config, tiny_tokenizer
@@ -23,7 +23,7 @@ from jaxdistill.models.tokenizer import load_tokenizer
 def test_published_prompts_in_the_tokens_of_gpt2(weights_dir):
     tokenizer = load_tokenizer(weights_dir / "gpt2-bpe")
     assert make_form(tokenizer, *PROMPTS["sst2"]) == Form((), (632, 373, 220), (14774, 18223))
-    emotion = make_form(tokenizer, *PROMPTS["tweet_emotion"])
+    emotion = make_form(tokenizer, *TWO_EMOTIONS)
     assert emotion.labels == (82, 2633) and len(emotion.prompt) == 9
 
 
