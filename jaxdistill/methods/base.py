@@ -24,6 +24,9 @@ from jaxdistill.models.pretrained import Pretrained
 from jaxdistill.models.words import WordVectors
 from jaxdistill.objectives.inner_problem import InnerSpec
 
+# In place of the hash of training texts that nothing may be told of.
+WITHHELD = "withheld"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:

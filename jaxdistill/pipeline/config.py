@@ -256,6 +256,11 @@ class ExperimentConfig:
                     f"evaluation.baselines {', '.join(self.evaluation.baselines)} keep or show real texts, and privacy "
                     f"is {self.settings.privacy.mode}: leave them out, or set privacy.leaky"
                 )
+            if self.evaluation.full_epochs:
+                raise UserError(
+                    f"evaluation.full_epochs is {self.evaluation.full_epochs:g}, and a learner of all real texts is "
+                    "not private: accepted is 0, or set privacy.leaky"
+                )
             if self.seeds > 1:
                 raise UserError(
                     f"seeds is {self.seeds}, and each distillation would spend the privacy budget anew: accepted is 1"

@@ -13,7 +13,7 @@ from jaxdistill.data.splits import Split
 from jaxdistill.evaluation.likelihoods import load_language_model
 from jaxdistill.evaluation.text_quality import Judge, TextQuality, text_quality
 from jaxdistill.io.distilled import DistilledSet
-from jaxdistill.methods.base import Problem
+from jaxdistill.methods.base import WITHHELD, Problem
 from jaxdistill.methods.registry import BASELINES
 from jaxdistill.models.decoder_folder import read_decoder_config
 from jaxdistill.models.hub import find_folder
@@ -67,7 +67,8 @@ def check_text_scorers(evaluation: EvaluationConfig, method: str, texts: bool) -
 def judge_texts(
     evaluation: EvaluationConfig, problem: Problem, sets: Sequence[DistilledSet], cache: Path | None = None
 ) -> WrittenTexts | None:
-    """Measure the texts that a method wrote; `None` for vectors and for chosen training texts.
+    """Measure the texts that a method wrote; `None` for vectors, for chosen training texts, and where the manifest
+    withholds what the training texts were: a comparison with them would tell.
 
     Args:
       evaluation: names the language model and the encoder.
@@ -79,6 +80,8 @@ def judge_texts(
       UserError: the language model or the encoder cannot be used.
     """
     if not writes_texts(sets[0].manifest["method"], sets[0].texts is not None):
+        return None
+    if sets[0].manifest.get("source_hash") == WITHHELD:
         return None
     model = load_language_model(evaluation.language_model) if evaluation.language_model else None
     judge = Judge(problem.data.train.texts, model, evaluation.text_encoder, cache)

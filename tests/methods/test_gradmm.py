@@ -107,6 +107,8 @@ def test_a_private_run_says_what_it_costs_and_promises(released):
     assert lines[1] == "spent: epsilon 4.0000 of 4 at delta 1e-05, add_remove, 1 release"
     facts = found.manifest["privacy"]
     assert facts["guarantee"] == "none: the seed of the noise is known"
+    assert found.manifest["source_hash"] == "withheld"
+    assert not any(note.startswith(("train", "dev")) for note in found.manifest["notes"])
     assert facts["ledger"]["epsilon"] == pytest.approx(4.0, rel=1e-5)
     assert json.loads((folder / "privacy.json").read_text())["releases"][0]["sigma"] == facts["sigma"]
     assert not (folder / "noise.json").exists()
@@ -239,7 +241,9 @@ def test_settings_that_do_not_fit(problem, tmp_path, changes, message):
 
 
 def test_private_experiments_show_no_real_texts_and_spend_once():
-    quiet = EvaluationConfig(baselines=())
+    quiet = EvaluationConfig(baselines=(), full_epochs=0.0)
+    with pytest.raises(UserError, match="full_epochs is 1, and a learner of all real texts is not private"):
+        ExperimentConfig(method="gradmm", settings=PRIVATE, evaluation=EvaluationConfig(baselines=()))
     with pytest.raises(UserError, match="baselines random keep or show real texts, and privacy is gaussian"):
         ExperimentConfig(method="gradmm", settings=PRIVATE, evaluation=EvaluationConfig(baselines=("random",)))
     with pytest.raises(UserError, match="seeds is 2, and each distillation would spend the privacy budget anew"):
