@@ -15,7 +15,7 @@ def data_card(manifest: dict[str, Any]) -> str:
       manifest: the full manifest, in plain JSON values.
     """
     text_level = manifest["level"] == "text"
-    lines = ["---", *_header(manifest), "---", "", f"# {manifest['task']} distilled by {manifest['method']}", ""]
+    lines = ["---", *_header(manifest), "---", "", f"# {_name(manifest)}", ""]
     lines += [_summary(manifest), "", "## Loading", "", "```python"]
     if text_level:
         lines += ["import datasets", "", 'rows = datasets.load_dataset("path/to/this/folder", split="train")', ""]
@@ -32,15 +32,25 @@ def data_card(manifest: dict[str, Any]) -> str:
 
 def _header(manifest: dict[str, Any]) -> list[str]:
     # JSON strings are YAML strings, so quoting by `json.dumps` keeps any name intact.
-    lines = [f"pretty_name: {json.dumps(str(manifest['task']) + ' distilled by ' + str(manifest['method']))}"]
+    lines = [f"pretty_name: {json.dumps(_name(manifest))}"]
     lines += ["tags:", "- dataset-distillation", "- jaxdistill"]
     if manifest["level"] == "text":
-        lines += ["task_categories:", "- text-classification"]
+        lines += ["task_categories:", f"- text-{'generation' if manifest['task'] is None else 'classification'}"]
         lines += ["configs:", "- config_name: default", "  data_files:", "  - split: train", "    path: data.parquet"]
     return lines
 
 
+def _name(manifest: dict[str, Any]) -> str:
+    """Of a task's set, or of texts that belong to no task."""
+    if manifest["task"] is None:
+        return f"Texts by {manifest['method']}"
+    return f"{manifest['task']} distilled by {manifest['method']}"
+
+
 def _summary(manifest: dict[str, Any]) -> str:
+    if manifest["task"] is None:
+        made = f" with the model `{_inline(manifest['learner'])}`" if manifest["learner"] is not None else ""
+        return f"{manifest['examples']} texts without labels, made{made} for language models to be tuned on."
     what = "texts" if manifest["level"] == "text" else "sequences of input embeddings"
     text = f"{manifest['examples']} {what} over {len(manifest['label_names'])} classes"
     text += f" ({', '.join(manifest['label_names'])}), distilled from the task `{manifest['task']}`"

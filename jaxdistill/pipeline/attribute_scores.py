@@ -188,7 +188,9 @@ class StudentScores:
         """Wall time of tuning and measuring, by student and condition."""
         totals: dict[str, float] = {}
         for name, spent in self._known["seconds"].items():
-            of = "/".join(name.split("/")[:2])
+            # A student's name may hold slashes, and begin with another's.
+            student = max((s for s in self._config.students if name.startswith(f"{s}/")), key=len, default="")
+            of = f"{student}/{name.removeprefix(f'{student}/').partition('/')[0]}"
             totals[of] = totals.get(of, 0.0) + spent
         return totals
 

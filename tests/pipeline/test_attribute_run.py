@@ -48,6 +48,10 @@ def test_the_folder_holds_texts_and_figures_and_no_expert(finished):
     texts = load_distilled(folder / "sets/contrast/0")
     assert len(texts.texts) == 4 and texts.manifest["method"] == "unidetox/contrast"
     assert load_dataset(str(folder / "sets/contrast/0"))["train"].num_rows == 4
+    card = (folder / "sets/contrast/0/README.md").read_text()
+    assert 'pretty_name: "Texts by unidetox/contrast"' in card and "4 texts without labels" in card
+    parts = ("untouched", "decoding", "contrast", "base", "random_expert", "real")
+    assert set(result["cost"]["student_seconds"]) == {f"tiny/{part}" for part in parts}
     (student,) = result["students"].values()
     assert set(student["conditions"]) == {"contrast", "base", "random_expert", "real"}
     for condition in student["conditions"].values():
