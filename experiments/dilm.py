@@ -45,7 +45,7 @@ def with_minilm(task: str, *, generator: str, **settings: Any) -> ExperimentConf
     """
     length = 64
     language_model = LanguageModelling(
-        updates=8000,
+        updates=6000,
         epochs=0.0,
         rows=16,
         row_length=length,
@@ -53,7 +53,7 @@ def with_minilm(task: str, *, generator: str, **settings: Any) -> ExperimentConf
         truncate=True,
         lr=1e-3,
         warmup=0.05,
-        selections=8,
+        selections=6,
         keep="best",
     )
     # Scored on dev, for the eye alone: four learners cannot tell two generators apart, and the last is kept.

@@ -2,6 +2,10 @@
 
 Generator of `dilm/sst2_minilm.py`. Its 8,192 tokens are learned from SST-2 only, so that nearly every word of its
 reviews is one token: a model this small, with tokens shared with IMDB, makes up words ("chivers", "technation").
+
+Expect: dev perplexity 205 a token (vocabulary 8,192; 400 texts); 424, 284, 223 after a quarter, a half and three
+quarters of the updates. DiLM's stage 0 goes on from there, to 9.9 with the classes' tokens.
+Cost: 8 minutes on 2 CPU cores with other work on them, 1.6 GiB.
 """
 
 from jaxdistill.methods.language_settings import LanguageModelling

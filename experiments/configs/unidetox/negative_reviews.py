@@ -11,6 +11,10 @@ over 5 continuations: over 25, as published for toxicity, nearly every prompt ha
         --workdir=runs/stories_reviews
     python -m experiments.train_classifier --config=experiments/configs/classifiers/sst2_minilm.py \\
         --workdir=runs/sst2_classifier
+
+Expect: GPT-2 student untouched TP 0.995, EMT 0.893; tuned on contrastive texts 0.877 +- 0.018, 0.777 +- 0.012; on texts
+of the base model alone 0.929 +- 0.013, 0.818 +- 0.008 (3 sets, rates 1e-4 and 3e-4; docs/results.md has the Llama).
+Cost: an hour on 2 CPU cores with other work on them, 2.9 GB.
 """
 
 from experiments.unidetox_cells import small
