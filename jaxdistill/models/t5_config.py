@@ -107,10 +107,10 @@ def t5_config(values: Mapping[str, Any], source: str = "config.json") -> T5Confi
         raise UserError(f"{source}: model_type {values.get('model_type')!r} is not supported; supported is t5")
     if missing := [_KEYS[field] for field in _REQUIRED if values.get(_KEYS[field]) is None]:
         raise UserError(f"{source}: no entry {', '.join(missing)}; a t5 needs it")
-    fields = {field: values[key] for field, key in _KEYS.items() if values.get(key) is not None}
+    fields: dict[str, Any] = {field: values[key] for field, key in _KEYS.items() if values.get(key) is not None}
     # What transformers takes where a file is silent.
     scaled = values.get("tie_word_embeddings") is not False
-    given = {"feed_forward": "relu", "decoder_layers": fields["encoder_layers"], "scaled_head": scaled}
+    given: dict[str, Any] = {"feed_forward": "relu", "decoder_layers": fields["encoder_layers"], "scaled_head": scaled}
     fields = given | fields | {"tied_head": scaled}
     if values.get("is_encoder_decoder") is False or "T5EncoderModel" in (values.get("architectures") or ()):
         fields["decoder_layers"] = 0
