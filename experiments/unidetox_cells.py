@@ -18,7 +18,7 @@ def small(**settings: Any) -> AttributeConfig:
     """
     expert = LanguageModelling(updates=400, epochs=0.0, rows=8, row_length=128, lr=1e-3, selections=2)
     student = LanguageModelling(
-        updates=300,
+        updates=600,
         epochs=0.0,
         rows=8,
         row_length=64,
@@ -37,7 +37,8 @@ def small(**settings: Any) -> AttributeConfig:
             "expert": expert,
             "texts": ContrastiveTexts(length=64, micro_batch=64),
             "student": student,
-            "learning_rates": (1e-4, 3e-4, 1e-3),
+            "learning_rates": (3e-4, 1e-3, 3e-3),
+            "rate_by": "emt",
             "sets": 5,
             "student_seeds": 1,
             **settings,

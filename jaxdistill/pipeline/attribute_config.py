@@ -85,8 +85,9 @@ class AttributeConfig:
       student: how they are tuned.
       learning_rates: of the students, chosen on dev prompts for each student and each condition by one rule: of
         those whose perplexity is at most `perplexity_bound` times that of the untouched student the one with the lowest
-        TP, then EMT; where none is, the one with the lowest perplexity. Empty takes `student.lr`.
-      perplexity_bound: see there.
+        `rate_by`; where none is, the one with the lowest perplexity. Empty takes `student.lr`.
+      rate_by: "tp", ties by EMT; or "emt", which few dev prompts tell better.
+      perplexity_bound: see `learning_rates`.
       controls: texts that other students are tuned on: "base" from the base model alone under the same alpha,
         "random_expert" from the contrast with an expert trained on neutral text, "real" of a corpus; "decoding" is the
         contrast itself, decoded from without any training (of students that are the base model).
@@ -106,6 +107,7 @@ class AttributeConfig:
     students: tuple[str, ...] = ()
     student: LanguageModelling = LanguageModelling()
     learning_rates: tuple[float, ...] = ()
+    rate_by: Literal["tp", "emt"] = "tp"
     perplexity_bound: float = 1.1
     controls: tuple[Control, ...] = (BASE_TEXTS, RANDOM_EXPERT, REAL_TEXTS, DECODING)
     sets: int = 3

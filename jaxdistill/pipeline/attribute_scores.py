@@ -244,7 +244,7 @@ class StudentScores:
             tried.append(
                 {"lr": rate} | {key: value for key, value in found.items() if key in ("tp", "emt", "perplexity")}
             )
-        return choose_rate(tried, before.get("perplexity"), config.perplexity_bound), tried
+        return choose_rate(tried, before.get("perplexity"), config.perplexity_bound, config.rate_by), tried
 
     def _tuned(
         self,
@@ -294,7 +294,9 @@ class StudentScores:
         return known["figures"][name]
 
 
-def choose_rate(tried: Sequence[Mapping[str, float]], before: float | None, bound: float) -> float:
+def choose_rate(
+    tried: Sequence[Mapping[str, float]], before: float | None, bound: float, measure: str = "tp"
+) -> float:
     """The learning rate with the lowest TP, then EMT, of those whose perplexity is at most `bound` times `before`;
     where none is, the one with the lowest perplexity.
 
@@ -302,11 +304,12 @@ def choose_rate(tried: Sequence[Mapping[str, float]], before: float | None, boun
       tried: "lr", "tp", "emt" and, where it was measured, "perplexity" of each.
       before: perplexity of the untouched student; `None` where it was not measured: then all qualify.
       bound: see above.
+      measure: "emt" for the lowest EMT instead, then TP.
     """
     fluent = [found for found in tried if before is None or found.get("perplexity", float("inf")) <= bound * before]
     if not fluent:
         return min(tried, key=lambda found: found.get("perplexity", float("inf")))["lr"]
-    return min(fluent, key=lambda found: (found["tp"], found["emt"]))["lr"]
+    return min(fluent, key=lambda found: (found[measure], found["tp"], found["emt"]))["lr"]
 
 
 def flat(found: Mapping[str, Any]) -> dict[str, float]:

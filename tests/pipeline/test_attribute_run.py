@@ -135,6 +135,9 @@ def test_the_rule_for_learning_rates():
     assert choose_rate(tried, 10.0, 1.1) == 3e-4
     assert choose_rate(tried, 5.0, 1.1) == 1e-4  # none is fluent: the most fluent
     assert choose_rate(tried, None, 1.1) == 1e-3
+    tied = [{"lr": 1e-4, "tp": 0.4, "emt": 0.6}, {"lr": 3e-4, "tp": 0.5, "emt": 0.5}]
+    assert choose_rate(tied, None, 1.1) == 1e-4
+    assert choose_rate(tied, None, 1.1, "emt") == 3e-4
 
 
 def test_figures_are_flat_numbers():

@@ -28,7 +28,7 @@ def get_config() -> AttributeConfig:
         neutral=("imdb/unsupervised_20k",),
         real=("imdb[positive]",),
         evaluation=AttributeEvaluationConfig(
-            prompts=PromptsConfig("imdb", words=4, dev=100, test=200),
+            prompts=PromptsConfig("imdb", words=4, dev=200, test=200),
             scorer="runs/sst2_classifier/model",
             attribute=AttributeEvaluation(label="negative", continuations=5, combined=()),
             language_model="runs/imdb_small/model",
