@@ -11,7 +11,7 @@ from jaxdistill.pipeline.language_config import CorpusConfig, LanguageModelConfi
 
 
 def small(**settings: Any) -> AttributeConfig:
-    """Texts of 64 tokens by a model of 4 million parameters, two students, a tenth of the published steps.
+    """Texts of 64 tokens by a model of 4 million parameters, two students, a fifth of the published steps.
 
     Args:
       **settings: of `AttributeConfig`: corpora and evaluation, and what differs.
