@@ -17,21 +17,6 @@ from jaxdistill.io.distilled import DistilledSet
 
 NearestWords = Sequence[Sequence[Sequence[tuple[str, float]]]]
 
-_STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1e293b; background: #fff; max-width: 62rem; margin: 2rem auto;
-       padding: 0 1rem; }
-h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.4rem; }
-table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #e2e8f0; text-align: left; vertical-align: top; }
-th { font-weight: 600; color: #475569; } td.number, th.number { text-align: right; }
-figure { margin: .8rem 0; } img { max-width: 100%; height: auto; }
-figcaption, .quiet { color: #64748b; font-size: .9em; }
-.headline { font-size: 1.15rem; } .headline b { color: #1d4ed8; font-size: 1.5rem; }
-.word { display: inline-block; margin: .1rem .15rem; padding: .05rem .4rem; border-radius: .3rem; }
-.scroll { overflow-x: auto; } details pre { background: #f8fafc; padding: .8rem; overflow-x: auto; font-size: .85em; }
-"""
-
 
 def write_report(
     path: str | os.PathLike,
@@ -73,13 +58,7 @@ def write_report(
         sections.notes(result.get("notes") or []),
         sections.details(result, distilled),
     ]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f"<title>{sections.text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</body>\n</html>\n"
-    )
-    atomic.write_text(path, page)
+    atomic.write_text(path, sections.page(title, body))
 
 
 def _accuracy(result: dict[str, Any]) -> str:

@@ -153,6 +153,27 @@ def attention(scores: Float[np.ndarray, "n k h q l"], names: Sequence[str]) -> F
     return figure
 
 
+def receiver_operating(scores: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """Share of members above each threshold, over the share of others above it, both logarithmic.
+
+    Args:
+      scores: name of an attack to its scores of members and of others.
+    """
+    figure, (axes,) = _canvas(5.4, 4.2)
+    least = 0.5
+    for (name, (members, others)), colour in zip(scores.items(), _SERIES, strict=False):
+        thresholds = np.unique(np.concatenate([members, others]))
+        found = 1.0 - np.searchsorted(np.sort(members), thresholds, "left") / len(members)
+        mistaken = 1.0 - np.searchsorted(np.sort(others), thresholds, "left") / len(others)
+        least = min(least, 1.0 / len(others))
+        axes.plot(np.maximum(mistaken, 1e-9), np.maximum(found, 1e-9), color=colour, linewidth=1.5, label=name)
+    axes.plot([least, 1.0], [least, 1.0], color=_GREY, linewidth=1.0, linestyle="--")
+    axes.set(xscale="log", yscale="log", xlim=(least, 1.0), ylim=(least, 1.05))
+    axes.set(xlabel="others taken for members", ylabel="members found")
+    axes.legend(frameon=False)
+    return figure
+
+
 def _canvas(width: float, height: float, *, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of that many inches, and its panes row by row."""
     from matplotlib.figure import Figure

@@ -24,6 +24,30 @@ _COST_NAMES = {
     "real_examples": "real examples shown",
     "distilled_bytes": "size of the distilled set",
 }
+_STYLE = """
+:root { color-scheme: light; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1e293b; background: #fff; max-width: 62rem; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { font-size: 1.7rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.4rem; }
+table { border-collapse: collapse; margin: .6rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid #e2e8f0; text-align: left; vertical-align: top; }
+th { font-weight: 600; color: #475569; } td.number, th.number { text-align: right; }
+figure { margin: .8rem 0; } img { max-width: 100%; height: auto; }
+figcaption, .quiet { color: #64748b; font-size: .9em; }
+.headline { font-size: 1.15rem; } .headline b { color: #1d4ed8; font-size: 1.5rem; }
+.word { display: inline-block; margin: .1rem .15rem; padding: .05rem .4rem; border-radius: .3rem; }
+.scroll { overflow-x: auto; } details pre { background: #f8fafc; padding: .8rem; overflow-x: auto; font-size: .85em; }
+"""
+
+
+def page(title: str, body: Sequence[str]) -> str:
+    """A page that needs nothing beside it; parts that are empty are left out."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f"<title>{text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</body>\n</html>\n"
+    )
 
 
 def text(value: Any) -> str:

@@ -48,6 +48,7 @@ class Aim(NamedTuple):
       length: tokens of a text.
       facts: for the manifest, plain.
       real: training texts that were read.
+      members: rows of these, where they were chosen and are not private; `None` for all.
     """
 
     target: Target
@@ -55,6 +56,7 @@ class Aim(NamedTuple):
     length: int
     facts: dict[str, Any]
     real: int
+    members: Int[np.ndarray, " n"] | None = None
 
 
 class Candidates(NamedTuple):
@@ -101,6 +103,8 @@ def distill(config: GRADMM, problem: Problem, *, key: Key, run: Run) -> Distille
     given_facts = manifest("gradmm", config, problem, key, cost.to_json())
     given_facts["generator"] = {"form": form._asdict(), "prompt": prompt, "label_words": list(words)} | facts
     given_facts["privacy"] = aim.facts
+    if aim.members is not None:
+        given_facts["members"] = aim.members.tolist()
     if config.privacy.private and not config.privacy.leaky:
         # What is counted in or hashed from the training texts tells of them.
         given_facts["source_hash"] = WITHHELD
@@ -134,9 +138,10 @@ def _aim(config: GRADMM, problem: Problem, model: LanguageModel, reader: Reader,
         identity = {"source": problem.data.source_hash, "model": model.digest, "form": reader.form._asdict()}
         found = private_target(reader, records, blocks, privacy, identity=identity, folder=run.folder, say=run.say)
         return Aim(found.target, found.sketch, config.length or _PUBLIC_LENGTH, found.facts, count)
-    train = problem.data.train
+    train, members = problem.data.train, None
     if config.real_per_class:
-        train = train.take(_some(train, problem.classes, config.real_per_class, choose_key))
+        members = _some(train, problem.classes, config.real_per_class, choose_key)
+        train = train.take(members)
     rows = read_rows(model.tokenizer, reader.form, [text[0] for text in train.texts], train.labels, config.real_length)
     extra = len(reader.form.lead) + len(reader.form.prompt) - 1
     length = config.length or max(1, int(np.mean(rows.last - extra)))
@@ -146,7 +151,7 @@ def _aim(config: GRADMM, problem: Problem, model: LanguageModel, reader: Reader,
         facts = {"mode": "paper", "guarantee": "none: not end-to-end DP"}
     else:
         target, facts = clean_target(reader, rows), {"mode": "off", "guarantee": "none"}
-    return Aim(target, None, length, facts, len(train))
+    return Aim(target, None, length, facts, len(train), members)
 
 
 def _all_rows(config: GRADMM, problem: Problem, model: LanguageModel, form: Form) -> Rows:

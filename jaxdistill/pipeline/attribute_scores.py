@@ -294,9 +294,7 @@ class StudentScores:
         return known["figures"][name]
 
 
-def choose_rate(
-    tried: Sequence[Mapping[str, float]], before: float | None, bound: float, measure: str = "tp"
-) -> float:
+def choose_rate(tried: Sequence[Mapping[str, float]], before: float | None, bound: float, measure: str = "tp") -> float:
     """The learning rate with the lowest TP, then EMT, of those whose perplexity is at most `bound` times `before`;
     where none is, the one with the lowest perplexity.
 
