@@ -170,7 +170,7 @@ def clipped_sums(
     rows = blocks.shape[0]
     parts = max(1, -(-rows // micro_batch))
 
-    def cut(x: Array) -> Array:
+    def cut(x: Array | np.ndarray) -> Array:
         x = jnp.asarray(x)
         filled = jnp.zeros((parts * micro_batch - rows, *x.shape[1:]), x.dtype)
         return jnp.concatenate([x, filled]).reshape(parts, micro_batch, *x.shape[1:])

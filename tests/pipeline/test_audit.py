@@ -18,6 +18,7 @@ from jaxdistill.methods.registry import method_named
 from jaxdistill.pipeline.audit import AuditSettings, audit_folder
 from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig, WordsConfig
 from jaxdistill.pipeline.prepare import prepare
+from jaxdistill.pipeline.release_audit import audit_releases
 from jaxdistill.privacy.accounting import Budget, Ledger, Release, calibrate
 
 CONFIG = ExperimentConfig(
@@ -136,3 +137,17 @@ def facts():
 def test_settings_out_of_range_are_refused(change):
     with pytest.raises(UserError):
         dataclasses.replace(SETTINGS, **change)
+
+
+def test_whole_runs_that_copy_their_data_give_a_canary_away():
+    """Random texts, most of those that there are: the canary is often among them, or never."""
+    config = dataclasses.replace(CONFIG, settings=method_named("random").config(per_class=6))
+    lines = []
+    found = audit_releases(config, runs=8, rows=19, say=lines.append)
+    assert lines[0].startswith("canary, as class ") and len(lines) == 3
+    assert found["nearest text"]["auc"] > 0.7 and found["loss"]["members"] == 8
+    assert found["nearest text"]["epsilon"] == 0.0  # of 4 runs on a side nothing can be proved
+    with pytest.raises(UserError, match="at least 4"):
+        audit_releases(config, runs=3)
+    with pytest.raises(UserError, match="makes no texts"):
+        audit_releases(dataclasses.replace(config, method="soft_label", settings=None), runs=4)
