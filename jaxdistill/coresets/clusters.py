@@ -1,6 +1,7 @@
 """K-means clusters on the device, from a key: for the many clusterings that a training loop makes.
 
-`k_means` chooses a coreset once and takes scikit-learn's; this one runs where the vectors are.
+`k_means` chooses a coreset once and takes scikit-learn's; this one runs where the vectors are. `centroids` has the
+clusterings of which the centres themselves are wanted.
 """
 
 from __future__ import annotations
@@ -9,10 +10,49 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Key
+
+
+def plus_plus(
+    features: Float[Array, "n d"], count: int, key: Key, present: Bool[Array, " n"] | None = None
+) -> Float[Array, "k d"]:
+    """Starts of k-means, each drawn in proportion to the squared distance from those there are, the first one uniformly
+    (k-means++, Arthur and Vassilvitskii 2007).
+
+    Args:
+      features: of n examples.
+      count: starts k, at most as many as examples are present.
+      key: of the draws.
+      present: False for rows of padding, which stand behind all others and are never drawn.
+    """
+    number = features.shape[0]
+
+    def seed(i: Int[Array, ""], state: tuple[Float[Array, "k d"], Float[Array, " n"]]):
+        centres, nearest = state
+        weights = jnp.where(jnp.isinf(nearest), 1.0, nearest)  # the first is drawn uniformly
+        drawn = jax.random.categorical(jax.random.fold_in(key, i), jnp.log(weights))
+        # Where all vectors are starts already, every weight is 0 and any will do.
+        centre = features[jnp.where(jnp.any(nearest > 0), drawn, i % number)]
+        gaps = features - centre[None]
+        return centres.at[i].set(centre), jnp.minimum(nearest, jnp.sum(gaps * gaps, axis=1))
+
+    start = jnp.zeros((count, features.shape[1]), features.dtype)
+    nearest = jnp.full(number, jnp.inf, features.dtype)
+    nearest = nearest if present is None else jnp.where(present, nearest, 0.0)
+    return jax.lax.fori_loop(0, count, seed, (start, nearest))[0]
+
+
+def check_count(count: int, number: int) -> None:
+    """Whether that many clusters can be made of that many examples.
+
+    Raises:
+      UserError: they cannot.
+    """
+    if not 1 <= count <= number:
+        raise UserError(f"{count} clusters of {number} examples: at least 1, and at most one an example")
 
 
 @functools.partial(jax.jit, static_argnames=("count", "iterations", "rows"))
@@ -29,16 +69,6 @@ def _clusters(features: Float[Array, "n d"], key: Key, *, count: int, iterations
 
         return jax.lax.map(nearest, features, batch_size=rows)
 
-    def seed(i: Int[Array, ""], state: tuple[Float[Array, "k d"], Float[Array, " n"]]):
-        """One more start, drawn in proportion to the squared distance from those there are (k-means++)."""
-        centres, nearest = state
-        weights = jnp.where(jnp.isinf(nearest), 1.0, nearest)  # the first is drawn uniformly
-        drawn = jax.random.categorical(jax.random.fold_in(key, i), jnp.log(weights))
-        # Where all vectors are starts already, every weight is 0 and any will do.
-        centre = features[jnp.where(jnp.any(nearest > 0), drawn, i % number)]
-        gaps = features - centre[None]
-        return centres.at[i].set(centre), jnp.minimum(nearest, jnp.sum(gaps * gaps, axis=1))
-
     def means(assigned: Int[Array, " n"], nearest: Float[Array, " n"]) -> Float[Array, "k d"]:
         """Means of the clusters; those without members take the vectors farthest from their own centres."""
         sizes = jax.ops.segment_sum(jnp.ones(number, features.dtype), assigned, num_segments=count)
@@ -53,9 +83,7 @@ def _clusters(features: Float[Array, "n d"], key: Key, *, count: int, iterations
         found, distances = distances_to(means(assigned, nearest))
         return done + 1, found.astype(jnp.int32), distances, jnp.any(found != assigned)
 
-    start = jnp.zeros((count, features.shape[1]), features.dtype)
-    centres, _ = jax.lax.fori_loop(0, count, seed, (start, jnp.full(number, jnp.inf, features.dtype)))
-    assigned, nearest = distances_to(centres)
+    assigned, nearest = distances_to(plus_plus(features, count, key))
     first = (jnp.zeros((), jnp.int32), assigned.astype(jnp.int32), nearest, jnp.asarray(True))
     return jax.lax.while_loop(lambda state: state[3] & (state[0] < iterations), step, first)[1]
 
@@ -81,6 +109,5 @@ def clusters(
     Raises:
       UserError: fewer examples than clusters.
     """
-    if not 1 <= count <= features.shape[0]:
-        raise UserError(f"{count} clusters of {features.shape[0]} examples: at least 1, and at most one an example")
+    check_count(count, features.shape[0])
     return _clusters(features, key, count=count, iterations=iterations, rows=min(rows, features.shape[0]))
