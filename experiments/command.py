@@ -70,7 +70,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]
 
 def run(
     main: Callable[[Any], int | None],
-    kind: Literal["experiment", "language model", "classifier", "attribute"] = "experiment",
+    kind: Literal["experiment", "language model", "classifier", "attribute", "inverter"] = "experiment",
 ) -> None:
     """Parse the flags, read the configuration, call `main` with it; mistakes end in one line and exit status 2.
 
@@ -90,6 +90,7 @@ def run(
         from jaxdistill.pipeline.attribute_config import AttributeConfig
         from jaxdistill.pipeline.classifier_config import ClassifierConfig
         from jaxdistill.pipeline.config import ExperimentConfig
+        from jaxdistill.pipeline.inverter_config import InverterConfig
         from jaxdistill.pipeline.language_config import LanguageModelConfig
         from jaxdistill.pipeline.overrides import load_config, override
 
@@ -98,6 +99,7 @@ def run(
             "language model": LanguageModelConfig,
             "classifier": ClassifierConfig,
             "attribute": AttributeConfig,
+            "inverter": InverterConfig,
         }
         try:
             if len(argv) > 1:

@@ -35,7 +35,8 @@ class Tokens:
     """An inverter's tokens: those of the embedder that its corpus uses.
 
     Attributes:
-      embedder_ids: of each token the embedder's; the first four stand for padding, start, end and unknown words.
+      embedder_ids: of each token the embedder's. The first four are padding, start, end and unknown words; of these
+        the embedder reads the last alone.
     """
 
     embedder_ids: tuple[int, ...]
@@ -63,22 +64,25 @@ class Tokens:
         return [text.strip() for text in tokenizer.decode_batch(rows, skip_special_tokens=True)]
 
 
-def choose_tokens(tokenizer: Tokenizer, texts: Sequence[str], special: tuple[int, int, int, int], most: int) -> Tokens:
+def choose_tokens(
+    tokenizer: Tokenizer, texts: Sequence[str], special: Sequence[int], unknown: int, most: int
+) -> Tokens:
     """The tokens that texts use most.
 
     Args:
       tokenizer: of the embedder.
       texts: of the corpus.
-      special: the embedder's padding, start, end and unknown tokens.
+      special: tokens of the embedder that no text is written with.
+      unknown: its token for unknown words.
       most: tokens in all; 0 for all that are used.
     """
     counts = np.zeros(tokenizer.get_vocab_size(), np.int64)
     for found in tokenizer.encode_batch(list(texts), add_special_tokens=False):
         np.add.at(counts, np.asarray(found.ids, np.int64), 1)
-    counts[list(special)] = 0
+    counts[[*special, unknown]] = 0
     order = np.argsort(-counts, kind="stable")
     order = order[: int(np.sum(counts > 0))]
-    return Tokens((*special, *(int(token) for token in (order[: most - 4] if most else order))))
+    return Tokens((*[unknown] * 4, *(int(token) for token in (order[: most - 4] if most else order))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +120,7 @@ class Models:
       inverter, params: makes the first guess.
       corrector, corrector_params: corrects it; `None` where there is none.
       embedder_ids: see `Tokens`.
-      embed: `embed(embed_params, token_ids, mask)` embeds texts of the embedder's tokens, special ones included.
+      embed: `embed(embed_params, token_ids, mask)` embeds texts of the embedder's tokens, without special ones.
       embed_params: see there.
       length: tokens of a text at most.
     """
@@ -221,12 +225,8 @@ def embed_texts(models: Models, token_ids: Int[Array, "*r l"], lengths: Int[Arra
     ids, counts = token_ids.reshape(-1, length), lengths.reshape(-1)
     places = jnp.arange(length)[None]
     ids = jnp.where(places < counts[:, None], ids, PADDING)
-    # [start] text [end] padding, as the embedder reads it.
-    framed = jnp.pad(ids, ((0, 0), (1, 1))).at[:, 0].set(START)
-    framed = jnp.where(jnp.arange(length + 2)[None] == counts[:, None] + 1, END, framed)
-    mask = jnp.arange(length + 2)[None] < counts[:, None] + 2
-    theirs = models.embedder_ids[framed]
-    embeddings = models.embed(models.embed_params, theirs, mask)
+    mask = places < counts[:, None]
+    embeddings = models.embed(models.embed_params, models.embedder_ids[ids], mask)
     return Texts(ids.reshape(*shape, length), lengths, embeddings.reshape(*shape, -1))
 
 

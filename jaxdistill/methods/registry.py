@@ -5,7 +5,17 @@ from __future__ import annotations
 import difflib
 
 from jaxdistill.core.errors import UserError
-from jaxdistill.methods import attention_label, coreset, dilm, fair, gradmm, matching, soft_label, teacher_labels
+from jaxdistill.methods import (
+    attention_label,
+    coreset,
+    dallme,
+    dilm,
+    fair,
+    gradmm,
+    matching,
+    soft_label,
+    teacher_labels,
+)
 from jaxdistill.methods.base import Method
 
 METHODS: dict[str, Method] = {
@@ -15,6 +25,7 @@ METHODS: dict[str, Method] = {
     **matching.METHODS,
     "dilm": dilm.METHOD,
     "gradmm": gradmm.METHOD,
+    "dallme": dallme.METHOD,
     "teacher_labels": teacher_labels.METHOD,
     **coreset.METHODS,
 }

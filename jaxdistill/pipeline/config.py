@@ -10,7 +10,8 @@ from jaxdistill.data.balance import BALANCE_OBJECTIVES
 from jaxdistill.evaluation.protocols import protocol_named
 from jaxdistill.evaluation.recipes import DILM, Recipe
 from jaxdistill.evaluation.text_models import is_text_model, target_named
-from jaxdistill.methods import dilm_settings, gradmm_settings
+from jaxdistill.methods import dallme, dilm_settings, gradmm_settings
+from jaxdistill.methods.dallme import DaLLME
 from jaxdistill.methods.dilm_settings import DiLM
 from jaxdistill.methods.gradmm_settings import GRADMM
 from jaxdistill.methods.registry import BASELINES, method_named
@@ -293,6 +294,8 @@ def smoke(config: ExperimentConfig) -> ExperimentConfig:
         settings = dilm_settings.smoke(settings)
     elif isinstance(settings, GRADMM):
         settings, changes = gradmm_settings.smoke(settings), {}
+    elif isinstance(settings, DaLLME):
+        settings, changes = dallme.smoke(settings), {}
     name = config.learner.name if config.learner.name in NETWORKS else "tiny"
     words = dataclasses.replace(config.learner.words, vectors="tiny")
     evaluation = dataclasses.replace(

@@ -17,6 +17,7 @@ from jaxdistill.pipeline.attribute_config import AttributeConfig, smoke_attribut
 from jaxdistill.pipeline.checks import check_value
 from jaxdistill.pipeline.classifier_config import ClassifierConfig, smoke_classifier
 from jaxdistill.pipeline.config import ExperimentConfig, smoke
+from jaxdistill.pipeline.inverter_config import InverterConfig, smoke_inverter
 from jaxdistill.pipeline.language_config import LanguageModelConfig, smoke_language_model
 
 # The kinds of configuration files, with what makes the smoke form.
@@ -25,8 +26,9 @@ _SMOKE: dict[type, Callable[[Any], Any]] = {
     LanguageModelConfig: smoke_language_model,
     ClassifierConfig: smoke_classifier,
     AttributeConfig: smoke_attribute,
+    InverterConfig: smoke_inverter,
 }
-Config = TypeVar("Config", ExperimentConfig, LanguageModelConfig, ClassifierConfig, AttributeConfig)
+Config = TypeVar("Config", ExperimentConfig, LanguageModelConfig, ClassifierConfig, AttributeConfig, InverterConfig)
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 

@@ -49,9 +49,9 @@ SETTINGS = InverterTraining(updates=500, corrector_updates=60, rows=64, lr=5e-3,
 
 @functools.cache
 def language():
-    """Vectors of the words at each place of the framed text; special tokens have none."""
+    """Vectors of the words at each place; special tokens have none."""
     rng = np.random.default_rng(0)
-    table = rng.normal(size=(LENGTH + 2, WORDS + 4, WIDTH)).astype(np.float32)
+    table = rng.normal(size=(LENGTH, WORDS + 4, WIDTH)).astype(np.float32)
     table[:, :4] = 0.0
     return jnp.asarray(table)
 
@@ -92,7 +92,7 @@ def quiet():
 
 @pytest.fixture(scope="module")
 def learned():
-    """(parameters of the inverter, of the corrector) after a training on 5,000 sentences, which are most that there are."""
+    """(parameters of the inverter, of the corrector) after 5,000 sentences, which are most of all."""
     train, dev = sentences(5000, 0), sentences(200, 1)
     first = init_inverter(INVERTER, jax.random.key(0))
     key = jax.random.key(1)
@@ -203,13 +203,13 @@ def test_tokens_of_a_corpus():
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.add_special_tokens(["[PAD]", "[CLS]", "[SEP]"])
     texts = ["good film", "bad film", "film"]
-    tokens = choose_tokens(tokenizer, texts, (0, 2, 3, 4), 6)
-    assert tokens.embedder_ids == (0, 2, 3, 4, 6, 5)  # the two most frequent
+    tokens = choose_tokens(tokenizer, texts, (0, 2, 3), 4, 6)
+    assert tokens.embedder_ids == (4, 4, 4, 4, 6, 5)  # the two most frequent
     ids, lengths = tokens.encode(tokenizer, ["film good bad", "plot"], 2)
     np.testing.assert_array_equal(ids, [[4, 5], [3, 0]])
     np.testing.assert_array_equal(lengths, [2, 1])
     assert tokens.decode(tokenizer, ids, lengths)[0] == "film good"
-    assert choose_tokens(tokenizer, texts, (0, 2, 3, 4), 0).embedder_ids == (0, 2, 3, 4, 6, 5, 7)
+    assert choose_tokens(tokenizer, texts, (0, 2, 3), 4, 0).embedder_ids == (4, 4, 4, 4, 6, 5, 7)
 
 
 def test_cosines():

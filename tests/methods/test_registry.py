@@ -17,7 +17,7 @@ from jaxdistill.evaluation.scoring import split_batches
 from jaxdistill.evaluation.students import Examiner
 from jaxdistill.io.distilled import load_distilled, save_distilled
 from jaxdistill.io.plain import plain
-from jaxdistill.methods import dilm_settings, gradmm_settings, matching
+from jaxdistill.methods import dallme, dilm_settings, gradmm_settings, matching
 from jaxdistill.methods.base import Run
 from jaxdistill.methods.example_scores import SCORES, Scoring
 from jaxdistill.methods.experts import Experts
@@ -49,6 +49,7 @@ CASES["attention_label/adam"] = {
 CASES["attention_label"] = {"length": 12, "outer": OUTER}
 CASES |= {name: {"length": 12, "outer": OUTER} for name in (*matching.METHODS, "soft_label")}
 CASES["fair"] = {"length": 12, "adversary": 0.8, "contrastive": 0.1, "group_difference": 0.1, "outer": OUTER}
+CASES["dallme"] = vars(dallme.smoke(dallme.DaLLME()))
 CASES["gradmm"] = vars(gradmm_settings.smoke(gradmm_settings.GRADMM()))
 CASES["dilm"] = vars(dilm_settings.smoke(dilm_settings.DiLM())) | {"matching": dilm_settings.Matching(updates=0)}
 CASES["trajectory_matching"] |= {"steps": 2, "experts": Experts(count=2, epoch_steps=2, span=1, latest_start=1)}
@@ -70,7 +71,7 @@ def quick_problem(task):
 
 
 # These train in ways that other tests show of encoders; `fair` also needs groups.
-QUICK = (*matching.METHODS, *SCORES, "teacher_labels", "soft_label", "fair", "dilm", "gradmm")
+QUICK = (*matching.METHODS, *SCORES, "teacher_labels", "soft_label", "fair", "dilm", "gradmm", "dallme")
 
 
 def make(name, problem, seed=0):
@@ -139,7 +140,7 @@ def test_another_key_gives_another_set(made, toy_problem, name):
 @pytest.mark.parametrize("name", EVERY)
 def test_texts_are_real_training_texts(made, toy_problem, name):
     _, distilled = made[name]
-    if distilled.texts is not None and name not in ("dilm", "gradmm"):  # which writes its own
+    if distilled.texts is not None and name not in ("dilm", "gradmm", "dallme"):  # which writes its own
         for text, label in zip(distilled.texts, distilled.labels, strict=True):
             found = toy_problem.data.train.texts.index(text)
             assert toy_problem.data.train.labels[found] == label
