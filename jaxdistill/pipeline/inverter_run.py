@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -16,7 +17,7 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import PyTree
 from jaxdistill.data.corpus import Corpus, load_corpus
 from jaxdistill.data.sources import load_task
-from jaxdistill.data.tasks import TASKS
+from jaxdistill.data.tasks import task_named
 from jaxdistill.evaluation.diversity import ngrams
 from jaxdistill.evaluation.embed_space import Embedder
 from jaxdistill.evaluation.overlap import words_of
@@ -151,8 +152,7 @@ def _clean(config: InverterConfig, corpus: Corpus) -> tuple[list[str], list[str]
     """Training texts that give nothing of dev or test away, and what a user should know."""
     held_out = set(corpus.dev)
     for source in config.corpus.sources:
-        name = source.partition("[")[0].partition("/")[0]
-        if name in TASKS:
+        if name := _task_of(source):
             data = load_task(name)
             held_out |= {text for split in (data.dev, data.test) for row in split.texts for text in row}
     known = {tuple(words_of(text)) for text in held_out}
@@ -172,6 +172,15 @@ def _clean(config: InverterConfig, corpus: Corpus) -> tuple[list[str], list[str]
     if not kept:
         raise UserError("inverter: no training text is left that is in neither dev nor test")
     return kept, notes
+
+
+def _task_of(source: str) -> str:
+    """The task that a source of a corpus is a part of; empty for files."""
+    whole = source.partition("[")[0]
+    for name in (whole, whole.partition("/")[0]):
+        with contextlib.suppress(UserError):
+            return task_named(name).name
+    return ""
 
 
 def _prepare(config: InverterConfig, texts: list[str], corpus: Corpus, folder: Workdir) -> _Prepared:

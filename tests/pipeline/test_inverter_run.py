@@ -1,0 +1,153 @@
+"""An inverter's training as a run: its folder, going on, what is left out of the corpus, and a set made with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from jaxdistill.core.errors import UserError
+from jaxdistill.data.corpus import Corpus
+from jaxdistill.data.sources import load_task
+from jaxdistill.evaluation.embed_space import Embedder
+from jaxdistill.methods.base import Run, Stopped
+from jaxdistill.methods.inversion import Correcting, invert
+from jaxdistill.methods.inverter_folder import load_inverter
+from jaxdistill.methods.registry import method_named
+from jaxdistill.pipeline.config import LearnerConfig, TaskConfig, WordsConfig
+from jaxdistill.pipeline.inverter_config import InverterConfig, smoke_inverter
+from jaxdistill.pipeline.inverter_run import _clean, run_inverter
+from jaxdistill.pipeline.keys import named_key
+from jaxdistill.pipeline.prepare import prepare
+
+CONFIG = dataclasses.replace(smoke_inverter(InverterConfig()), checkpoint_seconds=0.0)
+DALLME = method_named("dallme")
+
+
+def quiet(line):
+    pass
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "inverter"
+    return folder, run_inverter(CONFIG, folder, say=quiet)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    learner = LearnerConfig(name="mlp", words=WordsConfig(vectors="tiny"))
+    whole = prepare(TaskConfig(name="toy/reviews", max_length=24), learner)
+    few = whole.data.train.take(np.arange(60))
+    return dataclasses.replace(whole, data=dataclasses.replace(whole.data, train=few))
+
+
+def test_the_run_folder(finished):
+    folder, result = finished
+    assert json.loads((folder / "result.json").read_text())["round_trip"] == result["round_trip"]
+    for figures in result["round_trip"].values():
+        assert -1.0 <= figures["median_cosine"] <= 1.0 and figures["texts"] == 4
+    first, corrected = (result["round_trip"][name]["mean_cosine"] for name in ("first_guess", "corrected"))
+    assert corrected >= first - 1e-6
+    assert result["real_examples"] == 64 and {"inverter_dev_loss", "corrector_2_dev_loss"} <= set(result)
+    trained = load_inverter(folder / "model")
+    embedder = Embedder(CONFIG.space)
+    back = invert(trained.models(embedder), embedder.texts(["a good film"]), Correcting(steps=1, beams=2, rows=1))
+    assert back.token_ids.shape == (1, CONFIG.length) and back.lengths[0] >= 1
+    with pytest.raises(UserError, match="belongs to the embedding space"):
+        trained.models(Embedder(dataclasses.replace(CONFIG.space, normalised=False)))
+
+
+def test_a_stopped_run_goes_on_to_the_same_numbers(finished, tmp_path):
+    """Stopped once in each of the three trainings."""
+    folder, lines = tmp_path / "run", []
+    for after in (2, 1, 1):
+        asked = iter([False] * after + [True] * 100)
+        with pytest.raises(Stopped):
+            run_inverter(CONFIG, folder, stop=lambda asked=asked: next(asked), say=lines.append)
+    result = run_inverter(CONFIG, folder, say=lines.append)
+    assert sum("resuming" in line for line in lines) >= 3
+    own, other = (load_inverter(where / "model") for where in (folder, finished[0]))
+    np.testing.assert_array_equal(own.params["t5"]["shared"]["table"], other.params["t5"]["shared"]["table"])
+    np.testing.assert_array_equal(own.corrector_params["segments"], other.corrector_params["segments"])
+    assert result["round_trip"] == finished[1]["round_trip"]
+
+
+def test_what_stands_in_dev_or_test_is_not_learned_from():
+    data = load_task("toy/reviews")
+    held_out = data.test.texts[0][0]
+    long = " ".join(f"w{i}" for i in range(20))
+    corpus = Corpus(
+        train=("a text of its own", held_out.upper(), f"x y {long}", "w0 w1 w2"), dev=(long,), notes=(), source_hash="0"
+    )
+    kept, notes = _clean(dataclasses.replace(CONFIG, texts=0), corpus)
+    assert kept == ["a text of its own", "w0 w1 w2"]
+    assert notes == ["2 training texts stand in dev or test, or share 13 words in a row: left out"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"length": 64}, "more than the 32"),
+        ({"width": 15}, "multiple of the 2 heads"),
+        ({"vocabulary": 3}, "5 or more"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        run_inverter(dataclasses.replace(CONFIG, **change), tmp_path / "run", say=quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def settings(folder, **changes):
+    options = {"per_class": 2, "inverter": str(folder / "model"), "restarts": 2, "iterations": 5, "round_trip": 6}
+    options |= {"correcting": Correcting(steps=1, beams=2, rows=4), "least_cosine": 0.0}
+    return DALLME.config(**options | changes)
+
+
+def distilled(config, problem, monkeypatch, chance=-1.0):
+    monkeypatch.setattr("jaxdistill.methods.dallme.random_cosine", lambda vectors: chance)
+    return DALLME.distill(config, problem, key=named_key(0, "distill"), run=Run(say=quiet))
+
+
+def test_a_set_made_with_it(finished, problem, monkeypatch):
+    made = distilled(settings(finished[0]), problem, monkeypatch)
+    np.testing.assert_array_equal(made.labels, [0, 1, 0, 1])
+    facts = made.manifest["generator"]
+    assert facts["space"] == load_inverter(finished[0] / "model").digest
+    assert facts["medoid_share"] == facts["sources"].count("medoid") / 4
+    real = {text for (text,) in problem.data.train.texts}
+    for (text,), source in zip(made.texts, facts["sources"], strict=True):
+        assert text in real or source == "inverted"
+    assert sum(facts["shares"]) == pytest.approx(2.0)  # 1 in each class
+
+
+def test_low_cosines_give_way_to_real_texts(finished, problem, monkeypatch):
+    monkeypatch.setattr("jaxdistill.methods.dallme._of_texts", lambda space, texts, targets: np.full(len(texts), -2.0))
+    made = distilled(settings(finished[0]), problem, monkeypatch)
+    assert made.manifest["generator"]["medoid_share"] == 1.0
+    rows = [problem.data.train.texts.index(text) for text in made.texts]
+    np.testing.assert_array_equal(problem.data.train.labels[rows], made.labels)
+    with pytest.raises(UserError, match="0 of 4 texts are usable after 2 clusterings"):
+        distilled(settings(finished[0], fallback=False, attempts=2), problem, monkeypatch)
+
+
+def test_clusters_over_all_classes_have_shares_of_them_as_labels(finished, problem, monkeypatch):
+    made = distilled(settings(finished[0], clusters="global"), problem, monkeypatch)
+    np.testing.assert_allclose(made.soft_labels.sum(axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(made.soft_labels.argmax(axis=1), made.labels)
+
+
+def test_an_inverter_that_is_no_better_than_chance_is_refused(finished, problem, monkeypatch):
+    with pytest.raises(UserError, match="does not know such texts"):
+        distilled(settings(finished[0]), problem, monkeypatch, chance=1.0)
+    with pytest.raises(UserError, match="no folder of an inverter"):
+        distilled(settings(finished[0].parent), problem, monkeypatch)
+
+
+@pytest.mark.parametrize("change", [{"per_class": 0}, {"tau": 1.5}, {"target": "mean"}, {"least_cosine": 2.0}])
+def test_settings_out_of_range_are_refused(change):
+    with pytest.raises(UserError, match=next(iter(change))):
+        DALLME.config(**change)
