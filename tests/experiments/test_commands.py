@@ -143,8 +143,8 @@ def test_every_config_has_a_smoke_form_that_runs(tmp_path):
     """One process runs them all: each resolves, takes two outer steps and reports. Equal smoke forms run once, and what
     stands beside a method in its evaluation only with the first form of each method and learner."""
     configs = sorted(p for p in (ROOT / "experiments/configs").rglob("*.py") if p.name != "__init__.py")
-    # See `test_pretrain_lm`, `test_train_classifier`, `test_attribute_run`.
-    elsewhere = ("language_models", "classifiers", "unidetox")
+    # See `test_pretrain_lm`, `test_train_classifier`, `test_attribute_run`, `test_inverter_run`.
+    elsewhere = ("language_models", "classifiers", "unidetox", "inverters")
     configs = [path for path in configs if path.parent.name not in elsewhere]
     forms = {form_of(load_config(f"{path}:smoke")): path for path in configs}
     assert len(forms) >= 3

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import jax
 import numpy as np
 import pytest
+from helpers import ROOT, python_environment
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.data.splits import Split
@@ -151,3 +154,14 @@ def test_whole_runs_that_copy_their_data_give_a_canary_away():
         audit_releases(config, runs=3)
     with pytest.raises(UserError, match="makes no texts"):
         audit_releases(dataclasses.replace(config, method="soft_label", settings=None), runs=4)
+
+
+def test_the_command_asks_for_what_it_needs_in_one_line():
+    command = [sys.executable, "-m", "experiments.audit", "--config=experiments/configs/quickstart.py:smoke"]
+    done = subprocess.run(
+        command, cwd=ROOT, env=python_environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.strip() == (
+        "error: give --distilled, the folder of a distilled set, or --runs, how often to distil; one of them"
+    )

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers import ROOT
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.data.corpus import Corpus
@@ -20,9 +21,11 @@ from jaxdistill.pipeline.config import LearnerConfig, TaskConfig, WordsConfig
 from jaxdistill.pipeline.inverter_config import InverterConfig, smoke_inverter
 from jaxdistill.pipeline.inverter_run import _clean, run_inverter
 from jaxdistill.pipeline.keys import named_key
+from jaxdistill.pipeline.overrides import load_config
 from jaxdistill.pipeline.prepare import prepare
 
-CONFIG = dataclasses.replace(smoke_inverter(InverterConfig()), checkpoint_seconds=0.0)
+CONFIGS = sorted((ROOT / "experiments/configs/inverters").glob("*.py"))
+CONFIG = dataclasses.replace(load_config(f"{CONFIGS[0]}:smoke", InverterConfig), checkpoint_seconds=0.0)
 DALLME = method_named("dallme")
 
 
@@ -73,6 +76,13 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(finished, tmp_path):
     np.testing.assert_array_equal(own.params["t5"]["shared"]["table"], other.params["t5"]["shared"]["table"])
     np.testing.assert_array_equal(own.corrector_params["segments"], other.corrector_params["segments"])
     assert result["round_trip"] == finished[1]["round_trip"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_says_what_it_is_and_has_a_smoke_form(path):
+    config = load_config(str(path), InverterConfig)
+    assert path.read_text().startswith('"""')
+    assert load_config(f"{path}:smoke", InverterConfig) == smoke_inverter(config)
 
 
 def test_what_stands_in_dev_or_test_is_not_learned_from():
