@@ -3,8 +3,9 @@
 Texts are 20,000 unlabelled reviews of IMDB. A student of another architecture than the GPT-2 of `imdb_small.py` and
 about as large (`unidetox/negative_reviews.py`).
 
-Expect: dev perplexity unknown, not run yet.
-Cost: some minutes on 2 CPU cores.
+Expect: dev perplexity 118 a token (vocabulary 4,096; 200 reviews); 230, 157, 126 after a quarter, a half and three
+quarters of the updates.
+Cost: 10 minutes on 2 CPU cores with other work on them, 1.4 GiB.
 """
 
 from jaxdistill.methods.language_settings import LanguageModelling
