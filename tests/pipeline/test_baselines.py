@@ -106,8 +106,8 @@ def test_a_stop_ends_the_making_of_a_set(problem, tmp_path):
 
 def test_every_baseline_can_be_asked_for():
     assert EvaluationConfig(baselines=registry.BASELINES).baselines == registry.BASELINES
-    # These need to be told which language model writes.
+    # These need to be told who writes.
     makers = {name for name, method in registry.METHODS.items() if method.makes_texts}
-    assert set(registry.BASELINES) == makers - {"dilm", "gradmm"}
+    assert set(registry.BASELINES) == makers - {"dilm", "gradmm", "dallme"}
     with pytest.raises(UserError, match="unknown baseline 'el2m': accepted are random, .*el2n, .*teacher_labels"):
         EvaluationConfig(baselines=("el2m",))
