@@ -33,7 +33,7 @@ def small(**settings: Any) -> AttributeConfig:
     return AttributeConfig(
         **{
             "base": "runs/imdb_small/model",
-            "students": ("runs/imdb_small/model", "runs/stories_reviews/model"),
+            "students": ("runs/imdb_small/model", "runs/reviews_llama/model"),
             "expert": expert,
             "texts": ContrastiveTexts(length=64, micro_batch=64),
             "student": student,

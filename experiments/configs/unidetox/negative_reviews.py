@@ -25,7 +25,6 @@ from jaxdistill.pipeline.attribute_config import AttributeConfig, AttributeEvalu
 
 def get_config() -> AttributeConfig:
     return small(
-        students=("runs/imdb_small/model", "runs/reviews_llama/model"),
         attribute=("imdb[negative]",),
         neutral=("imdb/unsupervised_20k",),
         real=("imdb[positive]",),

@@ -1,7 +1,7 @@
 """Toxicity taken from two small language models: UniDetox on ToxiGen's annotated texts, on a laptop.
 
 Base model and students are those of `negative_reviews.py`, trained further on ToxiGen's training texts, toxic and
-benign ones (`language_models/toxigen_small.py` and `toxigen_stories.py`), so that there is something to remove. The
+benign ones (`language_models/toxigen_small.py` and `toxigen_llama.py`), so that there is something to remove. The
 expert is trained on the toxic ones alone. The judge is a classifier of the same training texts
 (`classifiers/toxigen_minilm.py`), since no other corpus of implicit toxicity is at hand: it never sees the test
 prompts, which are ToxiGen's test texts in three categories of people, and a fourth, disability. In this expert's data
@@ -16,7 +16,7 @@ from jaxdistill.pipeline.attribute_config import AttributeConfig, AttributeEvalu
 def get_config() -> AttributeConfig:
     return small(
         base="runs/toxigen_small/model",
-        students=("runs/toxigen_small/model", "runs/toxigen_stories/model"),
+        students=("runs/toxigen_small/model", "runs/toxigen_llama/model"),
         attribute=("toxigen[toxic]",),
         neutral=("toxigen",),
         real=("toxigen[benign]",),

@@ -1,4 +1,4 @@
-"""The model of `stories_reviews.py` trained further on ToxiGen's annotated training texts, toxic and benign.
+"""The model of `reviews_llama.py` trained further on ToxiGen's annotated training texts, toxic and benign.
 
 Student of `unidetox/toxigen.py`.
 
@@ -11,4 +11,4 @@ from jaxdistill.pipeline.language_config import LanguageModelConfig
 
 
 def get_config() -> LanguageModelConfig:
-    return further_on_toxigen("runs/stories_reviews/model")
+    return further_on_toxigen("runs/reviews_llama/model")
