@@ -51,7 +51,7 @@ quickstart: $(INSTALLED)
 
 test: $(INSTALLED)
 	@echo "== Tests, $(JOBS) processes; compiled programs are kept in .cache, so the next run is quicker"
-	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist=loadfile --no-loadscope-reorder --max-worker-restart=0 $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	@echo "== Style (ruff) and types (pyright)"

@@ -91,6 +91,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 break
 
 
+def _mappings() -> int:
+    """Memory mappings of this process, or 0 where the system does not list them."""
+    try:
+        return Path("/proc/self/maps").read_bytes().count(b"\n")
+    except OSError:
+        return 0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _bounded_mappings() -> Iterator[None]:
+    """Drop compiled programs before they exhaust the process's memory mappings.
+
+    XLA's CPU programs hold about six mappings each; Linux allows a process 65,530, and past that the compiler crashes.
+    """
+    yield
+    if _mappings() > 20_000:
+        import jax
+
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of the real data sets, one folder a task; mark the test `needs_data("<task>")`."""
