@@ -106,7 +106,7 @@ def _bounded_mappings() -> Iterator[None]:
     XLA's CPU programs hold about six mappings each; Linux allows a process 65,530, and past that the compiler crashes.
     """
     yield
-    if _mappings() > 20_000:
+    if _mappings() > 40_000:
         import jax
 
         jax.clear_caches()

@@ -144,6 +144,15 @@ class Method(NamedTuple):
     match: Callable[..., Any] | None = None
 
 
+def withheld(facts: dict[str, Any], leaky: bool = False) -> dict[str, Any]:
+    """A private run's manifest without what is counted in or hashed from the training texts, which tells of them."""
+    if leaky:
+        return facts
+    notes = [note for note in facts["notes"] if not note.startswith(("train", "dev"))]
+    cost = {name: value for name, value in facts["cost"].items() if name != "real_examples"}
+    return facts | {"source_hash": WITHHELD, "notes": notes, "cost": cost}
+
+
 def manifest(method: str, config: Any, problem: Problem, key: Key, cost: dict[str, Any]) -> dict[str, Any]:
     """The fields of `manifest.json` that a method knows."""
     return {

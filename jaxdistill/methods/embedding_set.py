@@ -15,7 +15,7 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.core.random import numpy_seed
 from jaxdistill.core.types import Batch, Key, Synthetic
 from jaxdistill.io.distilled import DistilledSet
-from jaxdistill.methods.base import Method, Problem, Run
+from jaxdistill.methods.base import Method, Problem, Run, withheld
 from jaxdistill.methods.meta_learning import LrPer, Match, Outer, check_lr_per, finish, initial_step_sizes, learn
 from jaxdistill.objectives.inner_problem import InnerSpec
 from jaxdistill.objectives.labels import LabelKind, LabelStart, drawn_labels, initial_labels
@@ -156,7 +156,11 @@ def embedding_method(
             manifest={},
             synthetic=fitted.learned,
         )
-        return finish(result, name, config, problem, key, fitted, config.outer, run)
+        result = finish(result, name, config, problem, key, fitted, config.outer, run)
+        if chosen is None or chosen.privacy is None:
+            return result
+        facts = withheld(result.manifest, config.privacy.leaky) | {"privacy": chosen.privacy}
+        return dataclasses.replace(result, manifest=facts)
 
     return Method(settings, distill, start, spec, match=match)
 

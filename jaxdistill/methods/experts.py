@@ -7,13 +7,14 @@ import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxdistill.core import tree
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.losses import cross_entropy
 from jaxdistill.core.outer import SeedAxis, apply_optimizer, default_seed_axis, over_seeds
@@ -25,6 +26,7 @@ from jaxdistill.io.progress import Progress
 from jaxdistill.io.trajectories import Trajectory, open_trajectory, save_trajectory
 from jaxdistill.methods.base import Problem, Run, Stopped
 from jaxdistill.objectives.fairness import even_groups
+from jaxdistill.objectives.private import NoisySums, as_params, example_gradients
 from jaxdistill.objectives.trajectory import Segment
 
 # Steps sent to the device at once: enough to hide the sending, few enough to stop soon.
@@ -75,6 +77,22 @@ class Experts:
         return optax.sgd(self.lr) if self.optimizer == "sgd" else optax.adam(self.lr)
 
 
+class PrivateSteps(NamedTuple):
+    """How experts are trained where nothing may be told of a training text: by DP-SGD (Abadi et al. 2016).
+
+    Attributes:
+      sums: noisy sums of clipped gradients.
+      batches: of a step, counted over all experts one after another.
+      expected: texts in a sum on average, a public number.
+      epoch: updates.
+    """
+
+    sums: NoisySums
+    batches: Callable[[int], Any]
+    expected: float
+    epoch: int
+
+
 class Library:
     """The trained experts.
 
@@ -121,6 +139,7 @@ def train_experts(
     run: Run,
     axis: SeedAxis | None = None,
     groupwise: bool = False,
+    private: PrivateSteps | None = None,
 ) -> Library:
     """Train experts, or find them in the run folder; a training that was interrupted goes on with its next expert.
 
@@ -131,6 +150,7 @@ def train_experts(
       run: its folder keeps them (a temporary one serves where there is none), its signal stops.
       axis: train them one after another, or a few at once; by backend.
       groupwise: in each update the groups of a class weigh alike, see `objectives.fairness.even_groups`.
+      private: train by it, and show no losses.
 
     Raises:
       UserError: a file of an expert is damaged, or holds another one; an expert diverged; there are several processes.
@@ -153,6 +173,7 @@ def train_experts(
         "source_hash": problem.data.source_hash,
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "groupwise": groupwise,
+        "private": None if private is None else [private.expected, private.epoch],
     }
 
     @jax.jit
@@ -163,8 +184,11 @@ def train_experts(
     missing = [number for number, path in enumerate(paths) if not path.exists()]
     if missing:
         at_once = 1 if axis == "map" else 8
-        advance = _advance(learner, config.transformation(), axis, even_groups if groupwise else None)
-        _train(config, problem, missing, at_once, advance, begin, data_key, paths, facts, run)
+        weigh = even_groups if groupwise else None
+        sums = None if private is None else private.sums
+        expected = 1.0 if private is None else private.expected
+        advance = _advance(learner, config.transformation(), axis, weigh, sums, expected)
+        _train(config, problem, missing, at_once, advance, begin, data_key, paths, facts, run, private)
     trajectories = [open_trajectory(path, base.trainable, facts) for path in paths]
     return Library(trajectories, begin, config.starts, config.span, numpy_seed(segment_key), temporary)
 
@@ -180,17 +204,23 @@ def _train(
     paths: list[Path],
     facts: dict,
     run: Run,
+    private: PrivateSteps | None,
 ) -> None:
     """Train the experts with these numbers and write them, `at_once` at a time."""
     frozen, optimizer = problem.base().frozen, config.transformation()
     steps = config.epoch_steps or max(1, len(problem.train) // config.batch_size)
+    if private is not None:
+        steps = private.epoch
     last = config.kept[-1]
     progress = Progress("experts: epochs", last * len(numbers))
     done = 0
     try:
         for first in range(0, len(numbers), at_once):
             group = numbers[first : first + at_once]
-            streams = [_stream(config, problem, jax.random.fold_in(data_key, number)) for number in group]
+            if private is None:
+                streams = [_stream(config, problem, jax.random.fold_in(data_key, number)) for number in group]
+            else:
+                streams = [_private_stream(private, number * last * steps) for number in group]
             starts = [begin(number) for number in group]
             params = jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
             state = jax.vmap(optimizer.init)(params)
@@ -205,8 +235,8 @@ def _train(
                     params, state, losses = advance(params, state, frozen, batches)
                     loss = float(jnp.mean(losses))
                 done += len(group)
-                progress.update(done, f"loss {loss:.3f}")
-                if not np.isfinite(loss):
+                progress.update(done, f"loss {loss:.3f}" if private is None else "")
+                if not (np.isfinite(loss) if private is None else bool(tree.all_finite(params))):
                     raise UserError(f"an expert diverged in epoch {epoch}: lower experts.lr, now {config.lr}")
                 if epoch in config.kept:
                     kept.append((epoch, jax.device_get(params)))
@@ -231,8 +261,13 @@ def _stream(config: Experts, problem: Problem, key: Key) -> TrainBatches:
     )
 
 
+def _private_stream(private: PrivateSteps, begin: int) -> Callable[[int], Any]:
+    return lambda step: private.batches(begin + step)
+
+
 def _stack(trees: list[PyTree]) -> PyTree:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+    # Keys, of private batches, are no host arrays.
+    return jax.tree.map(lambda *leaves: (np if isinstance(leaves[0], np.ndarray) else jnp).stack(leaves), *trees)
 
 
 def _advance(
@@ -240,20 +275,30 @@ def _advance(
     optimizer: optax.GradientTransformation,
     axis: SeedAxis,
     weigh: Callable[[Batch], Batch] | None,
+    sums: NoisySums | None,
+    expected: float,
 ):
-    """A few updates of several experts, one program."""
+    """A few updates of several experts, one program; with `sums` by DP-SGD, and the losses are 0."""
+
+    def noisy_step(params: PyTree, frozen: PyTree, batch: Any) -> tuple[jax.Array, PyTree]:
+        assert sums is not None
+        total = sums(example_gradients(learner, frozen, params), batch, by_class=False)
+        return jnp.zeros(()), jax.tree.map(lambda x: x[0], as_params(total / expected, params))
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def advance(params: PyTree, state: PyTree, frozen: PyTree, batches: Batch):
-        def one(expert: tuple[PyTree, PyTree, Batch]):
-            def step(carry: tuple[PyTree, PyTree], batch: Batch):
+    def advance(params: PyTree, state: PyTree, frozen: PyTree, batches: PyTree):
+        def one(expert: tuple[PyTree, PyTree, PyTree]):
+            def step(carry: tuple[PyTree, PyTree], batch: Any):
                 batch = batch if weigh is None else weigh(batch)
 
                 def loss_of(p: PyTree) -> jax.Array:
                     logits = learner.apply(Variables(p, frozen), batch).logits
                     return cross_entropy(logits, batch.labels, batch.weights)
 
-                loss, gradients = jax.value_and_grad(loss_of)(carry[0])
+                if sums is None:
+                    loss, gradients = jax.value_and_grad(loss_of)(carry[0])
+                else:
+                    loss, gradients = noisy_step(carry[0], frozen, batch)
                 return apply_optimizer(optimizer, gradients, carry[1], carry[0]), loss
 
             carry, losses = jax.lax.scan(step, expert[:2], expert[2])

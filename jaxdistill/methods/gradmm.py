@@ -23,7 +23,7 @@ from jaxdistill.evaluation.cost import CostRecord, peak_memory_bytes
 from jaxdistill.evaluation.likelihoods import LanguageModel, load_language_model
 from jaxdistill.generation.vocabulary import readable_tokens
 from jaxdistill.io.distilled import DistilledSet
-from jaxdistill.methods.base import WITHHELD, Method, Problem, Run, Stopped, manifest
+from jaxdistill.methods.base import Method, Problem, Run, Stopped, manifest, withheld
 from jaxdistill.methods.coreset import set_of
 from jaxdistill.methods.gradmm_admm import ADMMState, Given, Solver
 from jaxdistill.methods.gradmm_filter import few_shot_labels, keep_texts, mean_negative_likelihoods
@@ -105,10 +105,8 @@ def distill(config: GRADMM, problem: Problem, *, key: Key, run: Run) -> Distille
     given_facts["privacy"] = aim.facts
     if aim.members is not None:
         given_facts["members"] = aim.members.tolist()
-    if config.privacy.private and not config.privacy.leaky:
-        # What is counted in or hashed from the training texts tells of them.
-        given_facts["source_hash"] = WITHHELD
-        given_facts["notes"] = [note for note in problem.notes if not note.startswith(("train", "dev"))]
+    if config.privacy.private:
+        given_facts = withheld(given_facts, config.privacy.leaky)
     return dataclasses.replace(result, manifest=given_facts)
 
 

@@ -6,9 +6,6 @@ Source: GRADMM (Nguyen et al., ICML 2025); the private modes are ours.
 from __future__ import annotations
 
 import functools
-import json
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +27,7 @@ from jaxdistill.objectives.head_matching import HeadParts
 from jaxdistill.objectives.head_sketch import Sketch, make_sketch
 from jaxdistill.privacy.accounting import Ledger, calibrate
 from jaxdistill.privacy.mechanism import Mechanism, Sealed, cosine_ceiling, paper_noise, signal_to_noise
+from jaxdistill.privacy.noise import forget, guarantee, noise_key
 
 # Numbers of a head up to which a target of many texts is kept whole.
 _FACTORS = 1000
@@ -88,7 +86,7 @@ def paper_target(reader: Reader, rows: Rows, privacy: Privacy, key: Key) -> Dens
     """The published noise on the mean of clipped gradients; not private from end to end."""
     classes = len(reader.form.labels)
     parts, gradients = _all_parts(reader, rows), []
-    for label, noise_key in enumerate(jax.random.split(key, classes)):
+    for label, own_key in enumerate(jax.random.split(key, classes)):
         own = jax.tree.map(lambda x, label=label: x[rows.labels == label], parts)
         count = len(own.errors)
         if not count:
@@ -96,7 +94,7 @@ def paper_target(reader: Reader, rows: Rows, privacy: Privacy, key: Key) -> Dens
         norms = jnp.sqrt(jnp.sum(own.errors**2, axis=1) * jnp.sum(own.inputs**2, axis=1))
         mean = own.gradient(jnp.minimum(1.0, privacy.bound / (norms + 1e-6)) / count)
         deviation = paper_noise(count, privacy.epsilon, privacy.delta, privacy.bound)
-        noise = deviation * jax.random.normal(noise_key, mean.shape)
+        noise = deviation * jax.random.normal(own_key, mean.shape)
         if not reader.decoder.config.head_bias:
             noise = noise.at[:, -1].set(0.0)
         gradients.append(privacy.signal * 1.0 * mean + noise)
@@ -173,7 +171,7 @@ def private_target(
     mechanism = Mechanism(sigma, privacy.bound, privacy.clip, rate, reader.micro_batch)
     sums = _released(folder, (classes, size))
     if sums is None:
-        seed = _noise_seed(folder, privacy)
+        seed = noise_key(folder, privacy.noise_seed)
         zero = 1.0 if privacy.signal else 0.0
 
         def contribution(part: PyTree) -> Float[Array, "m k"]:
@@ -197,39 +195,13 @@ def private_target(
     say(str(ledger))
     facts = {
         "mode": privacy.mode,
-        "guarantee": _guarantee(privacy),
+        "guarantee": guarantee(budget, known_seed=privacy.noise_seed >= 0, leaky=privacy.leaky),
         "sigma": sigma,
         "numbers_a_class": size,
         "signal_to_noise_at_most": ratio,
         "ledger": ledger.to_json(),
     }
     return Private(SketchedTarget(jnp.asarray(sums)), sketch, facts)
-
-
-def _guarantee(privacy: Privacy) -> str:
-    if privacy.noise_seed >= 0:
-        return "none: the seed of the noise is known"
-    if privacy.leaky:
-        return "none: clean values were shown"
-    return (
-        f"({privacy.epsilon:g}, {privacy.delta:g})-differential privacy of one labelled training text, "
-        f"{privacy.adjacency}; noise of floating point numbers, not hardened against attacks on their rounding"
-    )
-
-
-def _noise_seed(folder: Path | None, privacy: Privacy) -> Key:
-    """Secret, and the same for a run that was interrupted before its release was written down."""
-    if privacy.noise_seed >= 0:
-        return jax.random.key(privacy.noise_seed)
-    words = [secrets.randbits(32) for _ in range(2)]
-    if folder is not None:
-        path = folder / "noise.json"
-        if path.exists():
-            words = json.loads(path.read_text())
-        else:
-            atomic.write_text(path, json.dumps(words))
-            os.chmod(path, 0o600)
-    return jax.random.wrap_key_data(jnp.asarray(words, jnp.uint32))
 
 
 def _released(folder: Path | None, shape: tuple[int, int]) -> np.ndarray | None:
@@ -248,7 +220,7 @@ def _keep(folder: Path | None, sums: np.ndarray) -> None:
 
     if folder is not None:
         atomic.write_bytes(folder / "release.safetensors", save({"sums": np.ascontiguousarray(sums)}))
-        (folder / "noise.json").unlink(missing_ok=True)
+        forget(folder)
 
 
 def _all_parts(reader: Reader, rows: Rows) -> HeadParts:

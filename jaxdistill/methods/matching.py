@@ -13,21 +13,24 @@ import jax.numpy as jnp
 
 from jaxdistill.core import adjoints
 from jaxdistill.core.errors import UserError
-from jaxdistill.core.types import Batch, Key, Learner, Objective, PyTree, Synthetic, Variables
+from jaxdistill.core.types import Batch, Key, Objective, PyTree, Synthetic, Variables
 from jaxdistill.methods.base import Problem, Run
 from jaxdistill.methods.embedding_set import EmbeddingSet, embedding_method
-from jaxdistill.methods.experts import Experts, Library, train_experts
+from jaxdistill.methods.experts import Experts, Library, PrivateSteps, train_experts
 from jaxdistill.methods.meta_learning import Match
+from jaxdistill.methods.private_matching import Private, Use, make_private
 from jaxdistill.objectives.combine import restricted, weighted_sum
-from jaxdistill.objectives.distribution import DistributionMatching, distribution_matching
+from jaxdistill.objectives.distribution import DistributionMatching, distribution_matching, feature_size
 from jaxdistill.objectives.fairness import even_groups
-from jaxdistill.objectives.gradient import GradientMatching, gradient_matching, initial_state
+from jaxdistill.objectives.gradient import GradientMatching, gradient_matching, initial_state, matched_size
 from jaxdistill.objectives.inner_problem import InnerSpec
-from jaxdistill.objectives.meta_model import meta_model
+from jaxdistill.objectives.meta_model import meta_model, private_meta_model
 from jaxdistill.objectives.trajectory import Segment, trajectory_matching
+from jaxdistill.privacy.training import TrainingPrivacy
 
 FAMILIES = ("meta_model", "gradient", "trajectory", "distribution")
 STEP_SIZES = "step_sizes"
+EXPERTS = "experts"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +44,7 @@ class Matching(EmbeddingSet):
       groupwise: of data with protected groups: those of a class weigh alike in what is matched, see
         `objectives.fairness.even_groups`.
       gradients, distributions, experts: settings of a family.
+      privacy: of the training texts. Dev texts, on which the set is chosen, are read as they are.
     """
 
     meta_model: float = 0.0
@@ -52,6 +56,7 @@ class Matching(EmbeddingSet):
     gradients: GradientMatching = GradientMatching()
     distributions: DistributionMatching = DistributionMatching()
     experts: Experts = Experts()
+    privacy: TrainingPrivacy = TrainingPrivacy()
 
     def __post_init__(self):
         super().__post_init__()
@@ -61,11 +66,31 @@ class Matching(EmbeddingSet):
                 raise UserError(f"{family} is {weight}: accepted is a weight from 0")
         if not any(weights.values()):
             raise UserError(f"nothing is matched: give one of {', '.join(FAMILIES)} a weight above 0")
+        if self.privacy.private:
+            _check_private(self)
 
     @property
     def families(self) -> tuple[str, ...]:
         """Those at work."""
         return tuple(family for family in FAMILIES if getattr(self, family))
+
+
+def _check_private(config: Matching) -> None:
+    """What reads training texts by other ways than noisy sums."""
+    refused = {
+        "initial_inputs texts": (config.initial_inputs == "texts", "normal"),
+        "groupwise": (config.groupwise, "False"),
+        "made_for": (bool(config.made_for), "all classes"),
+        f"outer.inits {config.outer.inits}": (config.outer.inits > 1, "1, for each is a sum of its own"),
+        "gradients.advance real": (bool(config.gradient) and config.gradients.advance == "real", "synthetic or none"),
+        f"distributions.kernel {config.distributions.kernel}": (
+            bool(config.distribution) and config.distributions.kernel != "mean",
+            "mean",
+        ),
+    }
+    for setting, (there, accepted) in refused.items():
+        if there:
+            raise UserError(f"privacy: {setting} reads training texts as they are; accepted is {accepted}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,14 +138,28 @@ def make_match(
     if config.groupwise and not problem.data.task.group_names:
         lacking = f"groupwise matching needs groups, and {problem.data.task.name} has none"
         raise UserError(f"{lacking}: give task.group_column")
+    private = None
+    if config.privacy.private:
+        # Without a run nothing is released: the size of the work alone is asked for.
+        private = make_private(config.privacy, problem, _uses(config, problem), run=run or Run(say=lambda line: None))
     library = None
     if config.trajectory and run is not None:
         assert key is not None
-        library = train_experts(config.experts, problem, key=key, run=run, groupwise=config.groupwise)
-    parts = _parts(config, problem.pretrained.learner, spec, adjoint)
+        library = train_experts(
+            config.experts,
+            problem,
+            key=key,
+            run=run,
+            groupwise=config.groupwise,
+            private=private
+            and PrivateSteps(
+                private.sums, private.batches[EXPERTS], _expected(config, problem), _private_epoch(config)
+            ),
+        )
+    parts = _parts(config, problem, spec, adjoint, private)
     compared = None
-    if adjoint.approximate:
-        exact = _parts(config, problem.pretrained.learner, spec, adjoints.nested())
+    if adjoint.approximate and private is None:
+        exact = _parts(config, problem, spec, adjoints.nested())
         unrolled = [name for name in parts if name in ("meta_model", "trajectory", STEP_SIZES)]
         if unrolled:
             ours, theirs = (weighted_sum({name: some[name] for name in unrolled}) for some in (parts, exact))
@@ -130,9 +169,12 @@ def make_match(
         states["gradient"] = initial_state(config.gradients, base)
 
     def batch(step: int, real) -> dict[str, Any]:
-        shown = real() if set(parts) != {"trajectory"} else None
+        shown = real() if private is None and set(parts) != {"trajectory"} else None
         segment = _segment(step, library, base) if config.trajectory else None
-        return {name: segment if name == "trajectory" else shown for name in parts}
+        return {
+            name: segment if name == "trajectory" else shown if private is None else private.batches[name](step)
+            for name in parts
+        }
 
     return Match(
         weighted_sum(parts),
@@ -140,22 +182,69 @@ def make_match(
         lambda constants: dict.fromkeys(parts, constants),
         batch,
         compared=compared,
+        privacy=None if private is None else private.facts,
     )
 
 
+def _names(config: Matching) -> tuple[str, ...]:
+    """Of the objectives at work."""
+    own = () if config.meta_model or config.trajectory or not config.learn_step_sizes else (STEP_SIZES,)
+    return (*config.families, *own)
+
+
+def _uses(config: Matching, problem: Problem) -> dict[str, Use]:
+    """What a private run has to release."""
+    learner, base = problem.pretrained.learner, problem.base()
+    everything = sum(x.size for x in jax.tree.leaves(base.trainable))
+    sizes = {
+        "meta_model": everything,
+        STEP_SIZES: everything,
+        "gradient": matched_size(learner, config.gradients, base.trainable),
+        "distribution": 1 + feature_size(learner, config.distributions, base) if config.distribution else 0,
+    }
+    uses = {name: Use(config.outer.updates, sizes[name]) for name in _names(config) if name != "trajectory"}
+    if config.trajectory:
+        experts = config.experts
+        uses[EXPERTS] = Use(experts.count * experts.kept[-1] * _private_epoch(config), everything)
+    return uses
+
+
+def _private_epoch(config: Matching) -> int:
+    """Updates of an expert's epoch, a public number."""
+    return config.experts.epoch_steps or round(1.0 / config.privacy.rate)
+
+
+def _expected(config: Matching, problem: Problem) -> float:
+    """Training texts in a sample on average, by the public estimate."""
+    return config.privacy.rate * config.privacy.records * problem.classes
+
+
 def _parts(
-    config: Matching, learner: Learner, spec: InnerSpec, adjoint: adjoints.Adjoint
+    config: Matching,
+    problem: Problem,
+    spec: InnerSpec,
+    adjoint: adjoints.Adjoint,
+    private: Private | None = None,
 ) -> dict[str, tuple[float, Objective]]:
     """The objectives at work with their weights, by name."""
+    learner = problem.pretrained.learner
+    noisy = None if private is None else private.sums
+
+    def meta() -> Objective:
+        if noisy is None:
+            return meta_model(learner, spec, adjoint)
+        return private_meta_model(learner, spec, noisy, _expected(config, problem), adjoint)
+
     made = {
-        "meta_model": lambda: meta_model(learner, spec, adjoint),
-        "gradient": lambda: gradient_matching(learner, spec, config.gradients),
+        "meta_model": meta,
+        "gradient": lambda: gradient_matching(learner, spec, config.gradients, noisy),
         "trajectory": lambda: trajectory_matching(learner, spec, adjoint),
-        "distribution": lambda: distribution_matching(learner, spec, config.distributions),
+        "distribution": lambda: distribution_matching(
+            learner, spec, config.distributions, noisy, config.privacy.feature_bound
+        ),
+        STEP_SIZES: lambda: restricted(meta(), "raw_lr"),
     }
-    parts = {family: (getattr(config, family), made[family]()) for family in config.families}
-    if config.learn_step_sizes and not (config.meta_model or config.trajectory):
-        parts[STEP_SIZES] = (1.0, restricted(meta_model(learner, spec, adjoint), "raw_lr"))
+    parts = {name: (getattr(config, name) if name in FAMILIES else 1.0, made[name]()) for name in _names(config)}
     if not config.groupwise:
         return parts
     # The experts of trajectory matching have seen even groups already.

@@ -221,6 +221,7 @@ class Match:
       compared: under an approximate adjoint, the part of the objective that depends on it, under this one and under
         an exact one: the cosine of the two gradients, always at the same learner and batch, is logged with each
         selection.
+      privacy: what the manifest says of it, where the match reads training texts in a private way alone.
     """
 
     objective: Objective
@@ -230,6 +231,7 @@ class Match:
     select_by: str = ""
     select: Callable[[Score], float] | None = None
     compared: tuple[Objective, Objective] | None = None
+    privacy: dict[str, Any] | None = None
 
 
 def meta_model_match(learner: Learner, spec: InnerSpec, outer: Outer) -> Match:

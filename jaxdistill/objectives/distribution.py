@@ -14,10 +14,11 @@ from jaxtyping import Array, Float
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.losses import weighted_mean
-from jaxdistill.core.types import Batch, Key, Learner, Objective, Synthetic, Variables
+from jaxdistill.core.types import Batch, Key, Learner, Objective, PyTree, Synthetic, Variables
 from jaxdistill.objectives.distances import KERNELS, Kernel, weighted_mmd
 from jaxdistill.objectives.inner_problem import InnerSpec, make_schedule, with_inputs
 from jaxdistill.objectives.meta_model import MetaModelConstants
+from jaxdistill.objectives.private import NoisySums, bounded_features, counted_features, mean_features
 
 Encoder = Literal["learner", "random"]
 Features = Literal["head", "mean"]
@@ -47,7 +48,13 @@ class DistributionMatching:
                 raise UserError(f"unknown {field} {value!r}: give one of {', '.join(known)}")
 
 
-def distribution_matching(learner: Learner, spec: InnerSpec, matching: DistributionMatching) -> Objective:
+def distribution_matching(
+    learner: Learner,
+    spec: InnerSpec,
+    matching: DistributionMatching,
+    noisy: NoisySums | None = None,
+    bound: float = 1.0,
+) -> Objective:
     """Objective: squared distance of two feature distributions, averaged over classes.
 
     With hard labels a sample belongs to the class it was made for. Learned labels spread it: it counts for class c
@@ -55,22 +62,37 @@ def distribution_matching(learner: Learner, spec: InnerSpec, matching: Distribut
     0). A class that the real batch or the set lacks is left out. Constants are `MetaModelConstants`; there is no state.
     Metrics: "matched_classes".
 
+    With `noisy`, the real side is mean vectors, made of noisy sums of what the examples of each class contribute: their
+    vector, no longer than `bound`, and a count.
+
     Raises:
-      UserError: the learner has no mean features.
+      UserError: the learner has no mean features; a kernel other than "mean" with `noisy`.
     """
+    if noisy is not None and matching.kernel != "mean":
+        raise UserError(f'kernel {matching.kernel!r} needs real examples one by one: with privacy give "mean"')
     if matching.features == "mean" and learner.embed is None:
         raise UserError('this learner has no sentence vectors: give features "head"')
     encode = _encoder(learner, matching.features)
 
-    def objective(synthetic: Synthetic, state: tuple[()], constants: MetaModelConstants, real_batch: Batch, key: Key):
+    def objective(synthetic: Synthetic, state: tuple[()], constants: MetaModelConstants, real_batch: PyTree, key: Key):
         draw = learner.randomize if matching.encoder == "random" else learner.refresh
         variables = draw(constants.base, key)
         schedule = make_schedule(spec, synthetic, constants.support, variables.frozen, key)
         data, texts = schedule.minibatch(jnp.arange(spec.samples))
         found = encode(variables, with_inputs(texts.fixed, data))
-        target = jax.lax.stop_gradient(encode(variables, real_batch))
         own = _memberships(spec, data["labels"], matching.per_class)
-        real = _real_memberships(real_batch, own.shape[0], target.dtype)
+        if noisy is not None:
+            found = bounded_features(found, bound)
+            sums = noisy(
+                lambda examples: counted_features(encode(variables, examples), bound),
+                real_batch,
+                by_class=matching.per_class,
+            )
+            target = jax.lax.stop_gradient(mean_features(sums, bound))
+            real = jnp.eye(target.shape[0])
+        else:
+            target = jax.lax.stop_gradient(encode(variables, real_batch))
+            real = _real_memberships(real_batch, own.shape[0], target.dtype)
 
         def distance(weights: tuple[Array, Array]) -> Float[Array, ""]:
             return weighted_mmd(target, found, *weights, matching.kernel)
@@ -81,6 +103,17 @@ def distribution_matching(learner: Learner, spec: InnerSpec, matching: Distribut
         return loss, (state, {"matched_classes": jnp.sum(present)})
 
     return objective
+
+
+def feature_size(learner: Learner, matching: DistributionMatching, variables: Variables) -> int:
+    """Numbers of a feature vector.
+
+    Args:
+      learner, matching: see `distribution_matching`.
+      variables: of the learner.
+    """
+    text = Batch(token_ids=jnp.zeros((1, max(2, learner.min_length)), jnp.int32))
+    return jax.eval_shape(_encoder(learner, matching.features), variables, text).shape[1]
 
 
 def _encoder(learner: Learner, features: Features):

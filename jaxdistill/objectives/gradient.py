@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
 from jaxdistill.core import tree
@@ -23,6 +24,7 @@ from jaxdistill.core.types import Batch, Key, Learner, Objective, PyTree, Synthe
 from jaxdistill.core.unroll import unroll
 from jaxdistill.objectives.distances import TREE_DISTANCES, TreeDistance, tree_distance
 from jaxdistill.objectives.inner_problem import InnerSpec, make_inner, make_schedule, with_inputs
+from jaxdistill.objectives.private import NoisySums, as_params, example_gradients
 
 Advance = Literal["none", "synthetic", "real"]
 
@@ -87,13 +89,18 @@ def initial_state(matching: GradientMatching, base: Variables) -> MatchingState 
     return MatchingState(jax.tree.map(jnp.copy, base.trainable), jnp.asarray(matching.restart, jnp.int32))
 
 
-def gradient_matching(learner: Learner, spec: InnerSpec, matching: GradientMatching) -> Objective:
+def gradient_matching(
+    learner: Learner, spec: InnerSpec, matching: GradientMatching, noisy: NoisySums | None = None
+) -> Objective:
     """Objective: mean distance between gradients on real and on synthetic samples, at one learner.
 
     The synthetic side is the inner loss of the whole set at hand, attention labels included; classes of samples are
     those they were made for, i mod c. A class that the real batch lacks is left out. Nothing is dropped at random in
     the gradients that are compared. Constants are
     `MetaModelConstants`; the state is `initial_state`'s. Metrics: "matched_classes", those present in the batch.
+
+    With `noisy`, the real side is the noisy sum of the examples' clipped gradients, of each class or of all together,
+    in which classes weigh as they are. A class without examples is matched like any, for it could be told.
 
     Raises:
       UserError: the learner cannot be cut at `matching.parameters`.
@@ -110,7 +117,7 @@ def gradient_matching(learner: Learner, spec: InnerSpec, matching: GradientMatch
         fixed, kept = constants
         return inner.loss(tree.merge(params, kept), data, fixed)
 
-    def objective(synthetic: Synthetic, state: MatchingState | None, constants, real_batch: Batch, key: Key):
+    def objective(synthetic: Synthetic, state: MatchingState | None, constants, real_batch: PyTree, key: Key):
         refresh_key, order_key = jax.random.split(key)
         fresh = learner.refresh(constants.base, refresh_key)
         params, frozen = fresh.trainable, fresh.frozen
@@ -118,13 +125,18 @@ def gradient_matching(learner: Learner, spec: InnerSpec, matching: GradientMatch
             params = tree.select(state.age >= matching.restart, params, state.params)
         schedule = make_schedule(spec, synthetic, constants.support, frozen, order_key)
         cells = _cells(spec, matching.per_class)
-        weights = _class_weights(real_batch, spec, matching.per_class)
         matched, kept = tree.partition(params, chosen)
-
-        if closed_form:
-            real = _head_gradients(learner, Variables(params, frozen), real_batch, weights)
+        if noisy is not None:
+            present = jnp.ones(cells.shape[0])
+            contribution = _contribution(learner, matched, kept, frozen, closed_form)
+            real = as_params(noisy(contribution, real_batch, by_class=matching.per_class), matched)
         else:
-            real = _real_gradients(learner, matched, kept, frozen, real_batch, weights)
+            weights = _class_weights(real_batch, spec, matching.per_class)
+            present = (jnp.sum(weights, axis=-1) > 0).astype(jnp.float32)
+            if closed_form:
+                real = _head_gradients(learner, Variables(params, frozen), real_batch, weights)
+            else:
+                real = _real_gradients(learner, matched, kept, frozen, real_batch, weights)
         real = jax.lax.stop_gradient(real)
 
         def distance(cell: Int[Array, " m"], target: PyTree) -> Float[Array, ""]:
@@ -139,8 +151,7 @@ def gradient_matching(learner: Learner, spec: InnerSpec, matching: GradientMatch
             return tree_distance(found, target, matching.distance, groups)
 
         distances = jax.lax.map(lambda pair: distance(*pair), (cells, real))
-        present = (jnp.sum(weights, axis=-1) > 0).astype(distances.dtype)
-        loss = weighted_mean(distances, present)
+        loss = weighted_mean(distances, present.astype(distances.dtype))
         if state is not None:
             moved = _advanced(matching, learner, inner, params, frozen, schedule, real_batch)
             age = jnp.where(state.age >= matching.restart, 1, state.age + 1)
@@ -150,6 +161,17 @@ def gradient_matching(learner: Learner, spec: InnerSpec, matching: GradientMatch
         return loss, (state, {"matched_classes": jnp.sum(present)})
 
     return objective
+
+
+def matched_size(learner: Learner, matching: GradientMatching, trainable: PyTree) -> int:
+    """Numbers of the gradients that are compared.
+
+    Args:
+      learner, matching: see `gradient_matching`.
+      trainable: parameters of the learner.
+    """
+    matched, _ = tree.partition(trainable, _chosen(learner, matching.parameters))
+    return sum(x.size for x in jax.tree.leaves(matched))
 
 
 def _chosen(learner: Learner, parameters: str) -> Callable[[tuple[str, ...]], bool]:
@@ -201,6 +223,22 @@ def _real_gradients(
     return jax.lax.map(lambda w: pullback(w.astype(values.dtype))[0], _normalised(weights))
 
 
+def _contribution(
+    learner: Learner, matched: PyTree, kept: PyTree, frozen: PyTree, closed_form: bool
+) -> Callable[[Batch], Float[Array, "m k"]]:
+    """Flat gradients of examples, one by one."""
+    if not closed_form:
+        return example_gradients(learner, frozen, matched, lambda params: tree.merge(params, kept))
+
+    def contribution(examples: Batch) -> Float[Array, "m k"]:
+        assert examples.labels is not None
+        each = jnp.eye(examples.labels.shape[0])
+        found = _head_gradients(learner, Variables(tree.merge(matched, kept), frozen), examples, each)
+        return jax.vmap(lambda gradient: ravel_pytree(gradient)[0])(found)
+
+    return contribution
+
+
 def _head_gradients(learner: Learner, variables: Variables, batch: Batch, weights: Float[Array, "k n"]) -> PyTree:
     """Gradients of a linear head, from the features it reads: dL/dlogits = p Σq − q for targets q."""
     outputs = learner.apply(variables, batch)
@@ -227,7 +265,7 @@ def _advanced(
     params: PyTree,
     frozen: PyTree,
     schedule: Schedule,
-    real_batch: Batch,
+    real_batch: PyTree,
 ) -> PyTree:
     """The learner's parameters at the next match."""
     if matching.advance == "synthetic":

@@ -7,11 +7,13 @@ from typing import Protocol, runtime_checkable
 import jax
 from jaxtyping import Array, Float
 
+from jaxdistill.core import tree
 from jaxdistill.core.adjoints import MIXED, Adjoint
 from jaxdistill.core.losses import cross_entropy, weighted_mean
 from jaxdistill.core.types import Batch, Learner, Objective, Outputs, PyTree, Synthetic, Variables, pytree
 from jaxdistill.core.unroll import unroll
 from jaxdistill.objectives.inner_problem import InnerSpec, make_inner, make_schedule
+from jaxdistill.objectives.private import NoisySums, as_params, example_gradients
 
 
 @pytree
@@ -62,5 +64,34 @@ def meta_model(
         loss, (state, metrics) = real_loss(outputs, real_batch, state)
         hits = (learner.decision_scores(outputs.logits).argmax(-1) == real_batch.labels).astype(outputs.logits.dtype)
         return loss, (state, {"real_accuracy": weighted_mean(hits, real_batch.weights)} | metrics)
+
+    return objective
+
+
+def private_meta_model(
+    learner: Learner, spec: InnerSpec, noisy: NoisySums, expected: float, adjoint: Adjoint = MIXED
+) -> Objective:
+    """`meta_model` whose real examples are read once, as a noisy sum of clipped gradients at the trained parameters.
+
+    The meta-gradient is that sum, over the number of examples expected in it, pulled back through the training. The
+    value is only what has this gradient, their inner product with the trained parameters: it tells how well nothing is
+    learned. No metrics.
+
+    Args:
+      learner, spec, adjoint: see `meta_model`.
+      noisy: of the real examples.
+      expected: how many a sum has on average, a public number.
+    """
+    inner = make_inner(learner, spec)
+
+    def objective(synthetic: Synthetic, state: tuple[()], constants: MetaModelConstants, real_batch: PyTree, key):
+        refresh_key, window_key, order_key = jax.random.split(key, 3)
+        start = learner.refresh(constants.base, refresh_key)
+        schedule = make_schedule(spec, synthetic, constants.support, start.frozen, order_key)
+        trained = unroll(inner, start.trainable, schedule, adjoint, key=window_key)
+        there = jax.lax.stop_gradient(trained)
+        total = noisy(example_gradients(learner, start.frozen, there), real_batch, by_class=False)
+        gradient = jax.tree.map(lambda x: jax.lax.stop_gradient(x[0]), as_params(total / expected, there))
+        return tree.dot(gradient, trained), (state, {})
 
     return objective

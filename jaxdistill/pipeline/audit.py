@@ -332,7 +332,7 @@ def _of_mechanism(privacy: dict[str, Any], settings: AuditSettings, seed: int) -
         Mechanism(privacy["sigma"], rate=releases[0]["rate"]),
         Budget(**ledger["budget"]),
         size=min(_SIZE, privacy["numbers_a_class"]),
-        releases=len(releases),
+        releases=sum(release["count"] for release in releases),
         norm=2.0,
         draws=settings.draws,
         canaries=settings.canaries,

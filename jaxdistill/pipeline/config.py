@@ -251,11 +251,12 @@ class ExperimentConfig:
             raise UserError(
                 f"seed is {self.seed} with {self.seeds} distillations: accepted are seeds from 0 to {LARGEST_SEED}"
             )
-        if isinstance(self.settings, GRADMM) and self.settings.privacy.private and not self.settings.privacy.leaky:
+        privacy = getattr(self.settings, "privacy", None)
+        if privacy is not None and privacy.private and not privacy.leaky:
             if self.evaluation.baselines:
                 raise UserError(
                     f"evaluation.baselines {', '.join(self.evaluation.baselines)} keep or show real texts, and privacy "
-                    f"is {self.settings.privacy.mode}: leave them out, or set privacy.leaky"
+                    f"is {privacy.mode}: leave them out, or set privacy.leaky"
                 )
             if self.evaluation.full_epochs:
                 raise UserError(

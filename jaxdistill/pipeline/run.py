@@ -28,6 +28,7 @@ from jaxdistill.pipeline.result import evaluate_run, summary
 from jaxdistill.pipeline.targets import check_targets
 from jaxdistill.pipeline.texts import check_text_scorers
 from jaxdistill.pipeline.writers import run_writers
+from jaxdistill.privacy.noise import forget
 
 
 def run_experiment(
@@ -155,6 +156,7 @@ def distil(
     distilled = dataclasses.replace(distilled, manifest=distilled.manifest | {"experiment": plain(config)})
     if main:
         save_distilled(part.distilled, distilled)
+        forget(part.path)
     say(f"distilled set written to {part.distilled} ({distilled.size_in_bytes:,} bytes)")
     return distilled
 

@@ -7,12 +7,15 @@ privacy loss distributions otherwise, which bound epsilon from above.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+from absl import logging
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.io import atomic
@@ -90,19 +93,24 @@ def epsilon_of(releases: Sequence[Release], delta: float, adjacency: Adjacency =
         # Gaussian releases compose to one Gaussian release.
         shift = math.sqrt(sum(release.count / _standard(release, adjacency) ** 2 for release in releases))
         return float(dp_accounting.get_epsilon_gaussian(1.0 / shift, delta))
-    return _accounted(dp_accounting.pld.PLDAccountant(), releases, delta, adjacency)
+    return _accounted("pld", _plain(releases), delta, adjacency)
 
 
 def renyi_epsilon_of(releases: Sequence[Release], delta: float, adjacency: Adjacency = "add_remove") -> float:
     """The same by Rényi divergences: a looser bound, from arithmetic of its own."""
-    import dp_accounting
-
     if not releases:
         return 0.0
     _check(releases, adjacency)
-    return _accounted(dp_accounting.rdp.RdpAccountant(), releases, delta, adjacency)
+    verbosity = logging.get_verbosity()
+    # It warns of each order that it leaves out, and leaves out many.
+    logging.set_verbosity(logging.ERROR)
+    try:
+        return _accounted("rdp", _plain(releases), delta, adjacency)
+    finally:
+        logging.set_verbosity(verbosity)
 
 
+@functools.cache
 def calibrate(budget: Budget, *, rate: float = 1.0, count: int = 1) -> float:
     """The least noise, over the clipping bound, by which `count` sums keep the budget.
 
@@ -238,7 +246,16 @@ def _event(release: Release, adjacency: Adjacency) -> Any:
     return dp_accounting.SelfComposedDpEvent(event, release.count)
 
 
-def _accounted(accountant: Any, releases: Sequence[Release], delta: float, adjacency: Adjacency) -> float:
+def _plain(releases: Sequence[Release]) -> tuple[Release, ...]:
+    """What their cost depends on."""
+    return tuple(dataclasses.replace(release, identity="", what="") for release in releases)
+
+
+@functools.cache
+def _accounted(kind: str, releases: tuple[Release, ...], delta: float, adjacency: Adjacency) -> float:
+    import dp_accounting
+
+    accountant = dp_accounting.pld.PLDAccountant() if kind == "pld" else dp_accounting.rdp.RdpAccountant()
     for release in releases:
         accountant.compose(_event(release, adjacency))
     return float(accountant.get_epsilon(delta))

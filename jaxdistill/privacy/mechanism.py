@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Generic, Literal, NoReturn, TypeVar
+from typing import Any, Generic, Literal, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,15 @@ class Sealed(Generic[Value]):
 
 def _open(records: Sealed[Value]) -> Value:
     return object.__getattribute__(records, "_value")
+
+
+class Carried(Sealed[Value]):
+    """Sealed records that a compiled step is given: functions of trees, and they alone, see through the seal."""
+
+    __slots__ = ()
+
+
+jax.tree_util.register_pytree_node(Carried, lambda sealed: ((_open(sealed),), None), lambda _, parts: Carried(*parts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,21 +126,40 @@ class Mechanism:
         """
         ledger.charge(Release(identity, what, self.sigma, self.rate))
         noise_key, sample_key = jax.random.split(key)
-        opened, members = _open(records), jnp.asarray(_open(blocks))
+        members = _open(blocks)
         included = jnp.ones(members.shape, bool)
         if self.rate < 1.0:
             included = jax.random.bernoulli(sample_key, self.rate, members.shape)
+        return self.noisy_sums(contribution, records, blocks, Sealed(included), count, key=noise_key)
+
+    def noisy_sums(
+        self,
+        contribution: Callable[[PyTree], Float[Array, "m k"]],
+        records: Sealed[PyTree],
+        blocks: Sealed[Any],
+        included: Sealed[Bool[Array, " n"]],
+        count: int,
+        *,
+        key: Key,
+    ) -> Float[Array, "{count} k"]:
+        """The sums of the records at hand; for who has charged a ledger for them, drawn by `rate`, beforehand.
+
+        Args:
+          contribution, records, blocks, count: see `release`.
+          included: records that take part.
+          key: of the noise of these sums and of no others.
+        """
         total = clipped_sums(
             contribution,
-            opened,
-            members,
-            included,
+            _open(records),
+            jnp.asarray(_open(blocks)),
+            _open(included),
             count,
             bound=self.bound,
             clip=self.clip,
             micro_batch=self.micro_batch,
         )
-        return total + self.sigma * self.bound * jax.random.normal(noise_key, total.shape, total.dtype)
+        return total + self.sigma * self.bound * jax.random.normal(key, total.shape, total.dtype)
 
 
 def clipped(vectors: Float[Array, "m k"], bound: float, clip: Clip = "clip") -> Float[Array, "m k"]:

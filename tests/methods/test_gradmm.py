@@ -26,6 +26,7 @@ from jaxdistill.models.tiny import tiny_decoder_config
 from jaxdistill.objectives.head_distance import DenseTarget, FactoredTarget
 from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig, WordsConfig
 from jaxdistill.pipeline.prepare import prepare
+from jaxdistill.privacy.noise import noise_key
 
 CONFIG = GRADMM(
     per_class=2,
@@ -160,10 +161,8 @@ def test_a_class_without_texts_is_released_like_any(problem, tmp_path):
 def test_secret_noise_is_kept_until_it_is_released(problem, tmp_path):
     secret = dataclasses.replace(PRIVATE, privacy=dataclasses.replace(PRIVACY, noise_seed=-1))
     folder = tmp_path / "run"
-    first = gradmm_target._noise_seed(run_in(folder).folder, secret.privacy)
-    assert jnp.array_equal(
-        jax.random.key_data(first), jax.random.key_data(gradmm_target._noise_seed(folder, secret.privacy))
-    )
+    first = noise_key(run_in(folder).folder)
+    assert jnp.array_equal(jax.random.key_data(first), jax.random.key_data(noise_key(folder)))
     assert (folder / "noise.json").stat().st_mode & 0o077 == 0
     found = gradmm.distill(secret, problem, key=KEY, run=run_in(folder))
     assert found.manifest["privacy"]["guarantee"].startswith("(4, 1e-05)-differential privacy of one labelled")
