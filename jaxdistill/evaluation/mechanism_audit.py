@@ -66,6 +66,8 @@ def audit_mechanism(
 ) -> MechanismAudit:
     """Attack the releases of `mechanism` with the worst record there is: alone in the data, against no record.
 
+    Under "replace_one" it is against its opposite, the farthest that one record can be from another.
+
     Args:
       mechanism: the very code that a run releases by.
       claim: what all `releases` together are said to keep.
@@ -78,24 +80,26 @@ def audit_mechanism(
     """
     key, canary_key, one_key = jax.random.split(key, 3)
     direction = _unit(jax.random.normal(canary_key, (size,)))
-    scores = []
-    for canary, own in zip((norm * mechanism.bound, 0.0), jax.random.split(key), strict=True):
+    scores, length = [], norm * mechanism.bound
+    replaced = claim.adjacency == "replace_one"
+    for canary, own in zip((length, -length if replaced else 0.0), jax.random.split(key), strict=True):
         sums = _released(mechanism, jnp.tile(canary * direction, (draws, 1)), np.arange(draws), draws, releases, own)
         scores.append(np.asarray(sums @ direction, np.float64))
     found = attack(*scores)
     epsilon = epsilon_from_scores(*scores, delta=claim.delta)
-    sampled = mechanism.rate < 1.0
+    one_run = _one_run(mechanism, claim, size, releases, norm, canaries, one_key)
+    shift = (2.0 if replaced else 1.0) * releases**0.5
     return MechanismAudit(
         epsilon=epsilon,
         claimed=claim.epsilon,
-        flagged=epsilon > claim.epsilon,
+        flagged=max(epsilon, one_run["epsilon"]) > claim.epsilon,
         delta=claim.delta,
         auc=found.auc,
         auc_low=found.auc_low,
         auc_high=found.auc_high,
-        expected_auc=None if sampled else gaussian_auc(mechanism.sigma / releases**0.5),
+        expected_auc=None if mechanism.rate < 1.0 else gaussian_auc(mechanism.sigma / shift),
         draws=draws,
-        one_run=_one_run(mechanism, claim, size, releases, norm, canaries, one_key),
+        one_run=one_run,
     )
 
 
@@ -107,7 +111,8 @@ def _one_run(
     canary_key, coin_key, key = jax.random.split(key, 3)
     directions = jnp.linalg.qr(jax.random.normal(canary_key, (size, canaries)))[0].T
     included = np.asarray(jax.random.bernoulli(coin_key, 0.5, (canaries,)))
-    records = jnp.where(jnp.asarray(included)[:, None], norm * mechanism.bound * directions, 0.0)
+    absent = -1.0 if claim.adjacency == "replace_one" else 0.0
+    records = norm * mechanism.bound * jnp.where(jnp.asarray(included)[:, None], directions, absent * directions)
     total = _released(mechanism, records, np.zeros(canaries, np.int64), 1, releases, key)[0]
     order = np.argsort(np.asarray(directions @ total, np.float64), kind="stable")
     half = max(1, canaries // 10)
@@ -120,6 +125,7 @@ def _released(
     mechanism: Mechanism, records: Float[Array, "n k"], blocks: np.ndarray, count: int, releases: int, key: Key
 ) -> Float[Array, "{count} k"]:
     """Sums of all blocks over all releases of a run."""
+    mechanism = dataclasses.replace(mechanism, micro_batch=min(4096, len(blocks)))
     total = jnp.zeros((count, records.shape[1]))
     for number, own in enumerate(jax.random.split(key, releases)):
         total = total + mechanism.release(

@@ -62,17 +62,19 @@ def likelihood_ratio_scores(
 
 
 def nearest_text_scores(records: Sequence[str], texts: Sequence[str]) -> Float[np.ndarray, " n"]:
-    """Share of a record's pairs of words (of one word where it is all it has) that the nearest text of a set has too.
+    """Share of a record's pairs of words, or of the one word that it has, that the nearest text of a set has too.
 
     Args:
       records: texts that may have been members.
       texts: of the set.
     """
 
-    def pieces(text: str) -> set[tuple[str, ...]]:
-        words = words_of(text)
-        return set(ngrams(words, min(2, max(1, len(words)))))
+    words = [words_of(text) for text in texts]
+    there = {size: [set(ngrams(own, size)) for own in words] for size in (1, 2)}
 
-    own, there = [pieces(record) for record in records], [pieces(text) for text in texts]
-    shares = [[len(record & text) / max(1, len(record)) for text in there] for record in own]
-    return np.asarray(shares, np.float64).max(axis=1)
+    def score(record: list[str]) -> float:
+        size = min(2, max(1, len(record)))
+        own = set(ngrams(record, size))
+        return max(len(own & text) for text in there[size]) / max(1, len(own))
+
+    return np.asarray([score(words_of(record)) for record in records], np.float64)

@@ -144,11 +144,11 @@ class Method(NamedTuple):
     match: Callable[..., Any] | None = None
 
 
-def withheld(facts: dict[str, Any], leaky: bool = False) -> dict[str, Any]:
+def withheld(facts: dict[str, Any], problem: Problem, leaky: bool = False) -> dict[str, Any]:
     """A private run's manifest without what is counted in or hashed from the training texts, which tells of them."""
     if leaky:
         return facts
-    notes = [note for note in facts["notes"] if not note.startswith(("train", "dev"))]
+    notes = list(problem.pretrained.notes)
     cost = {name: value for name, value in facts["cost"].items() if name != "real_examples"}
     return facts | {"source_hash": WITHHELD, "notes": notes, "cost": cost}
 

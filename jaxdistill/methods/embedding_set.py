@@ -159,7 +159,7 @@ def embedding_method(
         result = finish(result, name, config, problem, key, fitted, config.outer, run)
         if chosen is None or chosen.privacy is None:
             return result
-        facts = withheld(result.manifest, config.privacy.leaky) | {"privacy": chosen.privacy}
+        facts = withheld(result.manifest, problem, config.privacy.leaky) | {"privacy": chosen.privacy}
         return dataclasses.replace(result, manifest=facts)
 
     return Method(settings, distill, start, spec, match=match)

@@ -8,7 +8,10 @@ are looked at once, by `privacy.mechanism`, and everything else is made of what 
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -106,7 +109,7 @@ def distill(config: GRADMM, problem: Problem, *, key: Key, run: Run) -> Distille
     if aim.members is not None:
         given_facts["members"] = aim.members.tolist()
     if config.privacy.private:
-        given_facts = withheld(given_facts, config.privacy.leaky)
+        given_facts = withheld(given_facts, problem, config.privacy.leaky)
     return dataclasses.replace(result, manifest=given_facts)
 
 
@@ -135,7 +138,13 @@ def _aim(config: GRADMM, problem: Problem, model: LanguageModel, reader: Reader,
         del rows
         identity = {"source": problem.data.source_hash, "model": model.digest, "form": reader.form._asdict()}
         found = private_target(reader, records, blocks, privacy, identity=identity, folder=run.folder, say=run.say)
-        return Aim(found.target, found.sketch, config.length or _PUBLIC_LENGTH, found.facts, count)
+        facts = found.facts
+        if has_read(config.model, problem.data.task.name):
+            run.say("note: the language model was trained on this task's texts, so that nothing is guaranteed")
+            facts |= {"guarantee": "none: the language model was trained on these texts"}
+        elif not facts["guarantee"].startswith("none"):
+            facts |= {"guarantee": f"{facts['guarantee']}; given that the language model has not read them"}
+        return Aim(found.target, found.sketch, config.length or _PUBLIC_LENGTH, facts, count)
     train, members = problem.data.train, None
     if config.real_per_class:
         members = _some(train, problem.classes, config.real_per_class, choose_key)
@@ -150,6 +159,23 @@ def _aim(config: GRADMM, problem: Problem, model: LanguageModel, reader: Reader,
     else:
         target, facts = clean_target(reader, rows), {"mode": "off", "guarantee": "none"}
     return Aim(target, None, length, facts, len(train), members)
+
+
+def has_read(model: str, task: str) -> bool:
+    """Whether a language model of `experiments.pretrain_lm`, or one that it was made from, was trained on a task.
+
+    Args:
+      model: its folder, in that of its run; of others nothing is known.
+      task: name of the task.
+    """
+    record = Path(model).parent / "config.json"
+    try:
+        made = json.loads(record.read_text())
+        sources, before = made["corpus"]["sources"], made["model"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    names = {re.split(r"[/:\[]", source)[0] for source in sources}
+    return re.split(r"[/:\[]", task)[0] in names or (bool(before) and has_read(before, task))
 
 
 def _all_rows(config: GRADMM, problem: Problem, model: LanguageModel, form: Form) -> Rows:
@@ -250,14 +276,19 @@ def _check(config: GRADMM, model: LanguageModel, form: Form, allowed: int) -> No
             f"admm.nearest is {config.admm.nearest}, and the vocabulary filter keeps {allowed} tokens: accepted are as "
             "many or fewer"
         )
-    longest = len(form.lead) + max(config.length, config.real_length) + len(form.prompt)
+    length = config.length or (_PUBLIC_LENGTH if config.privacy.private else config.real_length)
+    prefix = _tokens(model, config.prefix)
+    if not prefix:
+        raise UserError(f"prefix {config.prefix!r} has no token: give a word")
+    longest = len(form.lead) + max(
+        max(length, config.real_length) + len(form.prompt),
+        len(prefix) + length,
+    )
     if longest > (positions := model.decoder.config.positions):
         raise UserError(
-            f"length {config.length} or real_length {config.real_length} with a prompt of {len(form.prompt)} tokens "
-            f"needs {longest} positions, and {model.name} reads {positions}: take fewer"
+            f"length {length} or real_length {config.real_length} with a prompt of {len(form.prompt)} tokens, or a "
+            f"prefix of {len(prefix)}, needs {longest} positions, and {model.name} reads {positions}: take fewer"
         )
-    if not _tokens(model, config.prefix):
-        raise UserError(f"prefix {config.prefix!r} has no token: give a word")
 
 
 def _ends(model: LanguageModel) -> tuple[int, ...]:

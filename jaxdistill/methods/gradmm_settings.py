@@ -31,7 +31,7 @@ class Privacy:
       least_ratio: the lowest ratio of signal to noise, by that estimate, that a run is worth starting with.
       force: start in spite of it.
       noise_seed: makes the noise reproducible and so void of privacy, for research; below 0 the noise is secret.
-      leaky: print clean distances and allow baselines of real texts; marks the run as not private.
+      leaky: allow baselines of real texts; marks the run as not private.
       signal: False releases noise alone: the control that shows what the private texts were worth.
     """
 
@@ -114,7 +114,7 @@ class GRADMM:
       model: the language model whose head's gradients are matched, and that reads the texts out: "tiny", a folder or a
         hub id.
       prompt, label_words: see `gradmm_reading.make_form`; empty takes those of the task table.
-      prefix: what the language model has read before it chooses a text; "{label}" stands for the label word.
+      prefix: what the language model has read before it chooses a text, the same for all classes.
       length: tokens of a text; 0 takes the mean of the real texts, 32 where these are private.
       rounds, texts: of each class: `rounds` x `texts` texts, those of a round matched together.
       rounds_at_once: of each class, in memory together; 0 for all.
@@ -152,6 +152,8 @@ class GRADMM:
                 f"per_class is {self.per_class}, and {self.rounds} rounds of {self.texts} texts are made: accepted are "
                 "as many or fewer"
             )
+        if "{" in self.prefix:
+            raise UserError(f"prefix {self.prefix!r} has a brace: it is taken word for word, the same for all classes")
         if not self.prefix:
             raise UserError("prefix is empty: give a word at least, which texts follow on")
         if self.privacy.private and self.admm.distance != "cos":

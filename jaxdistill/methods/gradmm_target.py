@@ -197,6 +197,7 @@ def private_target(
         "mode": privacy.mode,
         "guarantee": guarantee(budget, known_seed=privacy.noise_seed >= 0, leaky=privacy.leaky),
         "sigma": sigma,
+        "clip": privacy.clip,
         "numbers_a_class": size,
         "signal_to_noise_at_most": ratio,
         "ledger": ledger.to_json(),

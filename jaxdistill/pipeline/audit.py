@@ -27,6 +27,7 @@ from jaxdistill.evaluation.membership import (
     loss_scores,
     nearest_text_scores,
 )
+from jaxdistill.evaluation.overlap import words_of
 from jaxdistill.evaluation.privacy_audit import attack
 from jaxdistill.evaluation.students import learned_schedule
 from jaxdistill.io import atomic
@@ -44,6 +45,8 @@ from jaxdistill.privacy.mechanism import Mechanism
 
 # Numbers of a release up to which the mechanism is attacked in its own size: noise is independent of the size.
 _SIZE = 1024
+# Releases of a run that are attacked: what some of them give away, all of them do.
+_RELEASES = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +100,8 @@ def audit_folder(
     """Attack a distilled set of any method.
 
     Members are training texts, those alone that the set was made from where its manifest names them ("members"); others
-    are dev texts, which stand in the training split in no form. Where the set claims privacy, the mechanism is attacked
-    too, with the noise and the sampling of the manifest.
+    are dev texts whose words stand nowhere in the training split, with the members' shares of classes. Where the set
+    claims privacy, the mechanism is attacked too, with the noise and the sampling of the manifest.
 
     Args:
       folder: of the set.
@@ -117,6 +120,11 @@ def audit_folder(
     plan = training_plan(distilled, problem, config.evaluation.train_by)
     records = _records(distilled, problem, settings, np.random.default_rng(config.seed))
     notes = [*plan.notes]
+    if distilled.manifest["source_hash"] == WITHHELD:
+        notes.append("the manifest withholds what data the set was made from: members are of the data given here")
+    short = np.bincount(problem.data.dev.labels[records.pool], minlength=problem.classes)
+    if (short < np.bincount(distilled.labels, minlength=problem.classes)).any():
+        notes.append("reference learners train on fewer texts than the set has: the dev split has no more")
     for note in notes:
         say(f"note: {note}")
     kinds = (len(records.members), len(records.others))
@@ -185,6 +193,9 @@ def _claim(distilled: DistilledSet, folder: str | os.PathLike) -> dict[str, Any]
 
 def _check(distilled: DistilledSet, problem: Problem, folder: str | os.PathLike) -> None:
     source, task = distilled.manifest["source_hash"], problem.data.task
+    if distilled.manifest["task"] != task.name:
+        made = distilled.manifest["task"]
+        raise UserError(f"{folder} is of {made}, and the configuration of {task.name}: give its own")
     if problem.data.vectors is not None or len(task.text_columns) != 1:
         raise UserError(f"audit: {task.name} has no single text column; tasks of one text can be audited")
     if source not in (WITHHELD, problem.data.source_hash):
@@ -197,7 +208,7 @@ def _check(distilled: DistilledSet, problem: Problem, folder: str | os.PathLike)
 
 
 def _records(distilled: DistilledSet, problem: Problem, settings: AuditSettings, rng: np.random.Generator) -> _Records:
-    """Members and others, and the pool of references; texts that stand in both splits are none of these."""
+    """Members and others, and the pool of references, both of dev texts that stand in the training split in no form."""
     train, dev = problem.data.train, problem.data.dev
     known = {_plain(text) for text in train.texts}
     outside = np.asarray([row for row, text in enumerate(dev.texts) if _plain(text) not in known], np.int64)
@@ -210,11 +221,18 @@ def _records(distilled: DistilledSet, problem: Problem, settings: AuditSettings,
     if named is not None and (candidates.min(initial=0) < 0 or candidates.max(initial=0) >= len(train)):
         raise UserError(f"the manifest names members beyond the {len(train)} training texts: it is of other data")
     members = rng.permutation(candidates)[: settings.records]
-    return _Records(members, outside[:half], outside[half:])
+    # What tells classes apart is not what tells members apart: others have the shares of the members' classes.
+    wanted = np.bincount(train.labels[members], minlength=problem.classes)
+    own = [outside[dev.labels[outside] == label] for label in range(problem.classes)]
+    scale = min(half / wanted.sum(), *(len(rows) / 2 / n for rows, n in zip(own, wanted, strict=True) if n))
+    others = np.concatenate([rows[: round(scale * n)] for rows, n in zip(own, wanted, strict=True)])
+    if len(others) < 2:
+        raise UserError("audit: too few dev texts of the members' classes do not stand in the training split")
+    return _Records(members, others, np.setdiff1d(outside, others))
 
 
-def _plain(text: tuple[str, ...]) -> str:
-    return " ".join(text[0].casefold().split())
+def _plain(text: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(words_of(text[0]))
 
 
 def _scores(
@@ -329,10 +347,10 @@ def _of_mechanism(privacy: dict[str, Any], settings: AuditSettings, seed: int) -
     ledger = privacy["ledger"]
     releases = ledger["releases"]
     audit = audit_mechanism(
-        Mechanism(privacy["sigma"], rate=releases[0]["rate"]),
+        Mechanism(privacy["sigma"], clip=privacy.get("clip", "clip"), rate=releases[0]["rate"]),
         Budget(**ledger["budget"]),
         size=min(_SIZE, privacy["numbers_a_class"]),
-        releases=sum(release["count"] for release in releases),
+        releases=min(_RELEASES, sum(release["count"] for release in releases)),
         norm=2.0,
         draws=settings.draws,
         canaries=settings.canaries,

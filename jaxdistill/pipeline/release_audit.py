@@ -17,7 +17,7 @@ from jaxdistill.data.splits import Split
 from jaxdistill.evaluation.features import read_texts
 from jaxdistill.evaluation.membership import label_margins, nearest_text_scores
 from jaxdistill.evaluation.overlap import words_of
-from jaxdistill.evaluation.privacy_audit import attack, epsilon_from_scores
+from jaxdistill.evaluation.privacy_audit import attack, epsilon_from_errors, epsilon_from_scores
 from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.io.progress import Progress
 from jaxdistill.methods.base import Problem, Run
@@ -30,6 +30,7 @@ from jaxdistill.privacy.accounting import Budget
 
 _ATTACKS = ("loss", "nearest text")
 _CANARY_WORDS = 8
+_FEWEST = 12
 
 
 def audit_releases(
@@ -49,23 +50,30 @@ def audit_releases(
 
     Args:
       config: of the experiment; methods that make texts.
-      runs: on each side, at least 4.
+      runs: on each side, at least 12: of fewer nothing follows.
       rows: random training texts of each run, the same in all; 0 for all. The fewer, the more one record counts.
-      delta: of the bound.
+      delta: of the bound; a private method's own takes its place.
       say: prints one line.
 
     Returns:
-      by attack: the fields of `evaluation.privacy_audit.Attack`, and "epsilon", the lower bound.
+      by attack: the fields of `evaluation.privacy_audit.Attack`, "epsilon", the lower bound, "highest", the bound of an
+      attack without errors, and "claimed", a private method's epsilon or `None`.
 
     Raises:
-      UserError: fewer than 4 runs, or a method whose sets hold no texts.
+      UserError: fewer than 12 runs, or a method whose sets hold no texts.
     """
     method = method_named(config.method)
-    if runs < 4:
-        raise UserError(f"audit: {runs} runs on each side; at least 4 are needed")
+    if runs < _FEWEST:
+        raise UserError(f"audit: {runs} runs on each side; at least {_FEWEST} are needed to prove anything")
     if not method.makes_texts:
         raise UserError(f"audit: {config.method!r} makes no texts: there is none to look for a canary in")
+    claimed, privacy = None, getattr(config.settings, "privacy", None)
+    if privacy is not None and privacy.private:
+        claimed, delta = privacy.epsilon, privacy.delta
     Budget(1.0, delta)  # refuses what cannot be
+    half = runs - runs // 2
+    highest = epsilon_from_errors(half, half, 0, half, delta=delta)
+    say(f"{runs} runs on each side: an attack without a mistake would prove an epsilon of {highest:.2f}, none more")
     problem = prepare(config.task, config.learner)
     if problem.data.vectors is not None or len(problem.data.task.text_columns) != 1:
         raise UserError(f"audit: {problem.data.task.name} has no single text column")
@@ -90,8 +98,12 @@ def audit_releases(
     for column, name in enumerate(_ATTACKS):
         members, others = scores[0, :, column], scores[1, :, column]
         epsilon = epsilon_from_scores(members, others, delta=delta)
-        result[name] = attack(members, others).to_json() | {"epsilon": epsilon}
-        say(f"{name}: AUC {result[name]['auc']:.3f}, epsilon at least {epsilon:.3f}")
+        facts = {"epsilon": epsilon, "highest": highest, "claimed": claimed}
+        result[name] = attack(members, others).to_json() | facts
+        said = f"{name}: AUC {result[name]['auc']:.3f}, epsilon at least {epsilon:.3f}"
+        if claimed is not None:
+            said += f", claimed {claimed:g}" + (": REFUTED" if epsilon > claimed else "")
+        say(said)
     return result
 
 

@@ -39,6 +39,16 @@ def test_a_quarter_of_the_noise_is_refuted():
     assert found.auc == pytest.approx(gaussian_auc(CORRECT.sigma / 4), abs=0.03)
 
 
+def test_replaced_records_are_attacked_by_their_opposite():
+    claim = Budget(1.0, 1e-5, "replace_one")
+    correct = Mechanism(calibrate(claim), micro_batch=1000)
+    found = audit_mechanism(correct, claim, **OPTIONS)
+    assert not found.flagged and found.expected_auc == pytest.approx(0.5752, abs=1e-4)
+    # Noise for records that are added or removed is half of what a replaced one needs.
+    for sigma in (CORRECT.sigma / 2, correct.sigma / 4):
+        assert audit_mechanism(dataclasses.replace(correct, sigma=sigma), claim, **OPTIONS).flagged
+
+
 def test_no_noise_is_refuted(monkeypatch):
     real = jax.random.normal
     # Canaries are drawn as ever; what has the shape of the sums is noise.

@@ -47,5 +47,5 @@ def test_the_likelihood_ratio_sees_past_how_hard_a_record_is():
 def test_nearest_texts_share_pairs_of_words():
     records = ["a good film indeed", "dull", "bad plot", ""]
     found = nearest_text_scores(records, ["what a good film", "dull and long"])
-    np.testing.assert_allclose(found, [2 / 3, 0.0, 0.0, 0.0])
+    np.testing.assert_allclose(found, [2 / 3, 1.0, 0.0, 0.0])  # of one word alone that word is looked for
     np.testing.assert_allclose(nearest_text_scores(["dull"], ["dull"]), [1.0])

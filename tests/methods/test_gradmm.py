@@ -147,6 +147,19 @@ def test_every_text_takes_part_and_the_noise_is_that_of_its_key(released, proble
     assert sums(other, train, "other noise") != whole
 
 
+def test_a_language_model_that_has_read_the_texts_guarantees_nothing(tmp_path):
+    def made(name, sources, before=""):
+        (tmp_path / name).mkdir()
+        facts = {"corpus": {"sources": sources}, "model": {"name": before}}
+        (tmp_path / name / "config.json").write_text(json.dumps(facts))
+        return str(tmp_path / name / "model")
+
+    first = made("first", ["imdb/unsupervised_20k", "sst2"])
+    assert gradmm.has_read(first, "sst2") and gradmm.has_read(first, "imdb") and not gradmm.has_read(first, "sst5")
+    assert gradmm.has_read(made("second", ["toxigen[toxic]"], first), "sst2")
+    assert not gradmm.has_read("tiny", "sst2")
+
+
 def test_a_class_without_texts_is_released_like_any(problem, tmp_path):
     train = problem.data.train
     found = gradmm.distill(
@@ -262,6 +275,7 @@ def test_a_class_without_texts_has_no_clean_target(problem, tmp_path):
     [
         (lambda: GRADMM(per_class=200), "per_class is 200, and 10 rounds of 10 texts are made"),
         (lambda: GRADMM(prefix=""), "prefix is empty"),
+        (lambda: GRADMM(prefix="a {label} text:"), "has a brace: it is taken word for word"),
         (lambda: GRADMM(admm=ADMM(distance="l2"), privacy=PRIVACY), "a noisy sum has a direction alone"),
         (lambda: Filtering(few_shot=True), "needs filtering.examples"),
         (lambda: Privacy(mode="gaussian"), "privacy.records is 0"),
