@@ -80,12 +80,16 @@ def with_minilm(task: str, method: str, *, updates: int = 300, **settings: Any) 
       **settings: of the method, in place of `WITH_MINILM`.
     """
     shared: dict[str, Any] = {"length": 64, "outer": Outer(updates=updates, selections=4, batch_size=64)}
+    private = "privacy" in settings and settings["privacy"].private
     return ExperimentConfig(
         task=TaskConfig(name=task, max_length=64),
         learner=LearnerConfig(name="minilm"),
         method=method,
         settings=method_named(method).config(**(shared | WITH_MINILM[method] | settings)),
         evaluation=EvaluationConfig(
-            students=20, baselines=("random", "k_center", "herding"), baseline_students=5, full_epochs=0.1
+            students=20,
+            baselines=() if private else ("random", "k_center", "herding"),
+            baseline_students=5,
+            full_epochs=0.0 if private else 0.1,
         ),
     )
