@@ -143,12 +143,38 @@ def test_terms_of_weight_zero_cost_nothing(given):
         return str(jax.make_jaxpr(lambda x: gradmm_admm._objective(solver, known, x, x, x, ids))(x))
 
     plain = program(solver)
+
+    def bare(x):
+        distance = solver.distances(known, x)
+        away = x - x + x / SETTINGS.rho
+        loss = distance + SETTINGS.rho / 2 * jnp.sum(away * away, axis=(2, 3, 4))
+        return jnp.sum(loss), (loss, distance)
+
+    assert plain == str(jax.make_jaxpr(bare)(x))  # a weight of 0 costs nothing
     for field in ("norm_weight", "likelihood_weight"):
         assert program(Solver(dataclasses.replace(SETTINGS, **{field: 0.1}), decoder, FORM)) != plain
     # The head is applied to the last position alone.
     assert plain.count("dot_general") < program(
         Solver(dataclasses.replace(SETTINGS, likelihood_weight=0.1), decoder, FORM)
     ).count("dot_general")
+
+
+def test_the_vectors_of_the_lowest_loss_are_kept(given):
+    """The published rule: of all outer steps the one whose last inner loss is lowest, projected at the end."""
+    decoder, known = given
+    solver = Solver(dataclasses.replace(SETTINGS, keep="loss"), decoder, FORM)
+    state = solver.start(known, 2, 2, LENGTH, jax.random.key(0))
+    best_x, best = np.zeros(state.x.shape), np.full((2, 2), np.inf)
+    for _ in range(4):
+        before = np.asarray(state.best_score)
+        state, _ = solver.advance(known, state, 1)
+        better = np.asarray(state.best_score) < before
+        best_x[better] = np.asarray(state.x)[better]
+        best = np.where(better, np.asarray(state.best_score), best)
+    np.testing.assert_array_equal(state.best_x, best_x.astype(np.float32))
+    ids, distances = solver.finish(known, state)
+    np.testing.assert_array_equal(ids, solver.project(known, state.best_x))
+    np.testing.assert_allclose(distances, solver.text_distances(known, ids), rtol=1e-6)
 
 
 def test_prompts_may_drift_between_projections(given):

@@ -49,6 +49,19 @@ def test_gradients_of_a_linear_head(classes):
     np.testing.assert_allclose(found.along(head), jnp.sum(jacobian * head[None], axis=(1, 2)), rtol=0, atol=1e-12)
 
 
+def test_norms_of_examples_and_sums_of_clipped_ones():
+    """|g|^2 = |errors|^2 |inputs|^2, and a clipped sum is one product of the factors: no gradient is built."""
+    head, features, labels = examples(3, SAMPLES, 0)
+    jacobian = jax.jit(jax.jacrev(losses_of))(head, features, labels)
+    found = parts(head, features, labels)
+    norms = jnp.sqrt(jnp.sum(found.errors**2, axis=1) * jnp.sum(found.inputs**2, axis=1))
+    np.testing.assert_allclose(norms, jnp.sqrt(jnp.sum(jacobian**2, axis=(1, 2))), rtol=1e-12)
+    factors = jnp.minimum(1.0, 1.2 / norms)
+    assert 0 < int(jnp.sum(factors < 1.0)) < SAMPLES
+    clipped = jnp.sum(jacobian * factors[:, None, None], axis=0)
+    np.testing.assert_allclose(found.gradient(factors), clipped, rtol=0, atol=1e-12)
+
+
 def flat_cosine(losses, jacobian, real):
     """The definition: softmax of the losses, one flat vector on either side."""
     whole = jnp.tensordot(jax.nn.softmax(-losses / TEMPERATURE), jacobian, 1).ravel()
