@@ -74,6 +74,9 @@ _LONG = (
     "pipeline/test_run.py",
     "pipeline/test_beats_random.py",
     "methods/test_registry.py",
+    "methods/test_private_matching.py",
+    "pipeline/test_attribute_run.py",
+    "pipeline/test_inverter_run.py",
 )
 
 
