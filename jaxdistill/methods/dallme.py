@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.random import numpy_seed
@@ -28,7 +28,7 @@ from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Method, Problem, Run, manifest
 from jaxdistill.methods.coreset import set_of
 from jaxdistill.methods.inversion import END, PADDING, START, Correcting, Models, choose_tokens, invert
-from jaxdistill.methods.inverter_folder import TrainedInverter, load_inverter
+from jaxdistill.methods.inverter_folder import TrainedInverter, load_inverter, text_hashes
 from jaxdistill.models.inverter import Inverter, init_inverter
 from jaxdistill.models.t5_config import T5Config
 from jaxdistill.objectives.inner_problem import InnerSpec
@@ -101,6 +101,8 @@ class Made(NamedTuple):
       medoids: the real text nearest to each centre.
       cosines: of the texts' embeddings with what was asked for.
       labels: p(class | cluster).
+      shares: of the clusters in their class, or in all texts.
+      off_manifold: how far what was asked for lies from real texts, over how far these lie from one another.
       facts: plain.
     """
 
@@ -108,6 +110,8 @@ class Made(NamedTuple):
     medoids: list[str]
     cosines: Float[np.ndarray, " m"]
     labels: Float[np.ndarray, "m c"]
+    shares: Float[np.ndarray, " m"]
+    off_manifold: Float[np.ndarray, " m"]
     facts: dict[str, Any]
 
 
@@ -130,13 +134,14 @@ def distill(config: DaLLME, problem: Problem, *, key: Key, run: Run) -> Distille
         raise UserError("dallme runs in one process: start it without launching several")
     if len(problem.data.task.text_columns) != 1 or problem.data.vectors is not None:
         raise UserError("dallme writes examples of one text: the task must have one text column")
-    pool_key, key = jax.random.split(key)
+    pool_key, gate_key, made_key = jax.random.split(key, 3)
     space = _space(config, problem)
-    found, gate = _gate(config, problem, space, run)
-    train = _pool(config, problem, pool_key)
+    found, gate = _gate(config, problem, space, gate_key, run)
+    members = _pool(config, problem, pool_key)
+    train = problem.data.train.take(members)
     label = "training texts embedded: batches"
     vectors = _embedded(space, [text for (text,) in train.texts], run, label)
-    texts, labels, facts = _chosen(config, problem, train, vectors, space, gate, key)
+    texts, labels, facts = _chosen(config, problem, train, vectors, space, gate, made_key)
     hard = labels.argmax(axis=1).astype(np.int32)
     result = set_of(Split([(text,) for text in texts], hard), problem)
     if config.clusters == "global":
@@ -149,16 +154,26 @@ def distill(config: DaLLME, problem: Problem, *, key: Key, run: Run) -> Distille
     )
     given = manifest("dallme", config, problem, key, cost.to_json())
     given["generator"] = {"space": space.trained.digest, "round_trip": found} | facts
+    if len(members) < len(problem.data.train):
+        given["members"] = members.tolist()
+    inverted = "none inverted" if facts["mean_cosine"] is None else f"cosine of the others {facts['mean_cosine']:.3f}"
     run.say(
-        f"{len(texts)} texts, {100 * facts['medoid_share']:.0f} % of them real ones; cosine "
-        f"{facts['mean_cosine']:.3f}; targets are {facts['off_manifold']:.2f} times as far from real texts as these "
-        "from one another"
+        f"{len(texts)} texts, {100 * facts['medoid_share']:.0f} % of them real ones, {inverted}; targets are "
+        f"{facts['off_manifold']:.2f} times as far from real texts as these from one another"
     )
     return dataclasses.replace(result, manifest=given)
 
 
 def _space(config: DaLLME, problem: Problem) -> _Space:
     trained = _tiny(problem) if config.inverter == _TINY else load_inverter(config.inverter)
+    if config.variant == "spherical" and not trained.space.normalised:
+        raise UserError("variant is spherical, and the inverter's embeddings are not of length 1: give euclidean")
+    held_out = [text for split in (problem.data.dev, problem.data.test) for (text,) in split.texts]
+    if known := int(np.isin(text_hashes(held_out), trained.read).sum()):
+        raise UserError(
+            f"{known} of {len(held_out)} dev and test texts of {problem.data.task.name} are among those that the "
+            "inverter was trained on, so that their scores would tell nothing: train one on this task's own texts"
+        )
     embedder = Embedder(trained.space)
     return _Space(trained, embedder, trained.models(embedder))
 
@@ -184,7 +199,15 @@ def _tiny(problem: Problem) -> TrainedInverter:
     )
     inverter = Inverter(sizes, embedder.width, 2)
     return TrainedInverter(
-        space, embedder.digest, tokens, 8, inverter, init_inverter(inverter, jax.random.key(0)), None, {}
+        space,
+        embedder.digest,
+        tokens,
+        8,
+        inverter,
+        init_inverter(inverter, jax.random.key(0)),
+        None,
+        {},
+        text_hashes(()),
     )
 
 
@@ -193,17 +216,23 @@ def _embedded(space: _Space, texts: list[str], run: Run, label: str) -> Float[np
     return space.embedder.texts(texts, cache=cache, label=label)
 
 
-def _gate(config: DaLLME, problem: Problem, space: _Space, run: Run) -> tuple[dict[str, float], float]:
-    """(figures of the round trip of dev texts, the cosine that 19 of 20 of them reach).
+def _gate(config: DaLLME, problem: Problem, space: _Space, key: Key, run: Run) -> tuple[dict[str, float], float]:
+    """(figures of the round trip of random dev texts, the cosine that 19 of 20 of them reach).
 
     Raises:
       UserError: the median is too low.
     """
-    dev = [text for (text,) in problem.data.dev.texts if space.embedder.tokenizer.encode(text).ids][: config.round_trip]
+    dev: list[str] = []
+    for row in np.random.default_rng(numpy_seed(key)).permutation(len(problem.data.dev)):
+        (text,) = problem.data.dev.texts[row]
+        if space.embedder.tokenizer.encode(text, add_special_tokens=False).ids:
+            dev.append(text)
+        if len(dev) == config.round_trip:
+            break
     vectors = _embedded(space, dev, run, "dev texts embedded: batches")
     back = invert(space.models, vectors, config.correcting, label="dev texts inverted")
     again = space.trained.tokens.decode(space.embedder.tokenizer, back.token_ids, back.lengths)
-    found = round_trip(dev, again, back.cosines)
+    found = round_trip(dev, again, _of_texts(space, again, vectors))
     chance = random_cosine(vectors)
     run.say(
         f"round trip of {len(dev)} dev texts: cosine {found['median_cosine']:.3f}, token F1 {found['token_f1']:.3f}, "
@@ -219,11 +248,12 @@ def _gate(config: DaLLME, problem: Problem, space: _Space, run: Run) -> tuple[di
     return found | {"random_cosine": chance}, found["low_cosine"]
 
 
-def _pool(config: DaLLME, problem: Problem, key: Key) -> Split:
-    train = problem.data.train
-    if not 0 < config.pool < len(train):
-        return train
-    return train.take(np.sort(np.random.default_rng(numpy_seed(key)).permutation(len(train))[: config.pool]))
+def _pool(config: DaLLME, problem: Problem, key: Key) -> Int[np.ndarray, " n"]:
+    """Rows of the training texts that are clustered."""
+    count = len(problem.data.train)
+    if not 0 < config.pool < count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(numpy_seed(key)).permutation(count)[: config.pool])
 
 
 def _chosen(
@@ -236,11 +266,14 @@ def _chosen(
     key: Key,
 ) -> tuple[list[str], Float[np.ndarray, "m c"], dict[str, Any]]:
     """(texts, p(class | text), facts), classes in turn."""
-    real = {tuple(words_of(text)) for (text,) in train.texts}
+    real = {tuple(words_of(text)) for (text,) in problem.data.train.texts}
     wanted = config.per_class * problem.classes
     texts: list[str] = []
     labels: list[np.ndarray] = []
     sources: list[str] = []
+    shares: list[float] = []
+    cosines: list[float] = []
+    off: list[float] = []
     counts = np.zeros(problem.classes, np.int64)
     facts: dict[str, Any] = {}
     for attempt in range(1 if config.fallback else config.attempts):
@@ -258,6 +291,9 @@ def _chosen(
             texts.append(text if good else made.medoids[i])
             labels.append(made.labels[i])
             sources.append("inverted" if good else "medoid")
+            shares.append(float(made.shares[i]))
+            cosines.append(float(made.cosines[i]))
+            off.append(float(made.off_manifold[i]))
         if len(texts) >= wanted:
             break
     if len(texts) < wanted:
@@ -269,8 +305,12 @@ def _chosen(
     # One of each class in turn, so that the first n hold as many of each.
     ranks = np.array([np.sum(hard[:i] == hard[i]) for i in range(wanted)])
     order = np.lexsort((hard, ranks))
+    inverted = [cosine for cosine, source in zip(cosines, sources, strict=True) if source == "inverted"]
     facts |= {
         "sources": [sources[i] for i in order],
+        "shares": [shares[i] for i in order],
+        "mean_cosine": float(np.mean(inverted)) if inverted else None,
+        "off_manifold": float(np.mean(off)),
         "medoid_share": sources.count("medoid") / wanted,
         "gate": gate,
     }
@@ -281,9 +321,6 @@ def _made(
     config: DaLLME, problem: Problem, train: Split, vectors: Float[np.ndarray, "n d"], space: _Space, key: Key
 ) -> Made:
     """One clustering, inverted."""
-    variant = config.variant
-    if variant == "spherical" and not space.trained.space.normalised:
-        variant = "euclidean"
     make = cluster_by_class if config.clusters == "by_class" else cluster_globally
     found: LabelledClusters = make(
         vectors,
@@ -291,22 +328,18 @@ def _made(
         problem.classes,
         config.per_class,
         key,
-        variant=variant,
+        variant=config.variant,
         restarts=config.restarts,
         iterations=config.iterations,
     )
     targets = inversion_targets(vectors, found.clusters, kind=config.target, tau=config.tau)
+    away = off_manifold_ratio(targets, vectors)
     back = invert(space.models, targets, config.correcting, label="clusters inverted")
     texts = space.trained.tokens.decode(space.embedder.tokenizer, back.token_ids, back.lengths)
     medoids = [train.texts[row][0] for row in found.clusters.medoids]
     cosines = _of_texts(space, texts, targets)
-    facts = {
-        "inertia": float(found.clusters.inertia),
-        "off_manifold": float(np.mean(off_manifold_ratio(targets, vectors))),
-        "mean_cosine": float(np.mean(cosines)),
-        "shares": [float(share) for share in found.shares],
-    }
-    return Made(texts, medoids, cosines, found.labels, facts)
+    facts = {"inertia": float(found.clusters.inertia)}
+    return Made(texts, medoids, cosines, found.labels, np.asarray(found.shares), away, facts)
 
 
 def _of_texts(space: _Space, texts: list[str], targets: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import UInt64
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import PyTree
 from jaxdistill.evaluation.embed_space import Embedder, EmbedSpace, check_same
+from jaxdistill.evaluation.overlap import words_of
 from jaxdistill.io import atomic
 from jaxdistill.io.plain import dumps, plain
 from jaxdistill.methods.inversion import Models, Tokens
@@ -22,6 +27,7 @@ from jaxdistill.models.inverter import Inverter
 from jaxdistill.models.t5_config import T5Config
 
 _CONFIG, _INVERTER, _CORRECTOR = "inverter.json", "inverter.safetensors", "corrector.safetensors"
+_TEXTS = "texts.npy"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -35,6 +41,7 @@ class TrainedInverter:
       inverter, params: the first guess.
       corrector_params: of the corrector, `None` where there is none.
       facts: of its training, plain: "round_trip" among them.
+      read: `text_hashes` of the texts that it was trained on, sorted.
     """
 
     space: EmbedSpace
@@ -45,6 +52,7 @@ class TrainedInverter:
     params: PyTree
     corrector_params: PyTree
     facts: dict[str, Any]
+    read: UInt64[np.ndarray, " n"]
 
     def models(self, embedder: Embedder) -> Models:
         """For `methods.inversion.invert`.
@@ -63,6 +71,12 @@ class TrainedInverter:
             embedder.params,
             self.length,
         )
+
+
+def text_hashes(texts: Iterable[str]) -> UInt64[np.ndarray, " n"]:
+    """A number of each text by its words, sorted: whether texts were read can be told by them, and nothing else."""
+    numbers = [hashlib.blake2b(" ".join(words_of(text)).encode(), digest_size=8).digest() for text in texts]
+    return np.sort(np.frombuffer(b"".join(numbers), np.uint64))
 
 
 def save_inverter(folder: str | os.PathLike, trained: TrainedInverter) -> None:
@@ -86,6 +100,7 @@ def save_inverter(folder: str | os.PathLike, trained: TrainedInverter) -> None:
             if params is not None:
                 flat = {"/".join(key): jnp.asarray(value) for key, value in flatten_dict(params).items()}
                 (path / name).write_bytes(save(flat))
+        np.save(path / _TEXTS, trained.read)
 
 
 def load_inverter(folder: str | os.PathLike) -> TrainedInverter:
@@ -107,6 +122,7 @@ def load_inverter(folder: str | os.PathLike) -> TrainedInverter:
             params=_read(path / _INVERTER),
             corrector_params=_read(path / _CORRECTOR) if (path / _CORRECTOR).exists() else None,
             facts=values["facts"],
+            read=np.load(path / _TEXTS),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

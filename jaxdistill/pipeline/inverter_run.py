@@ -29,7 +29,7 @@ from jaxdistill.io.versions import versions
 from jaxdistill.io.workdir import Workdir, open_workdir
 from jaxdistill.methods.base import Run
 from jaxdistill.methods.inversion import END, PADDING, START, Correcting, Models, Tokens, choose_tokens, invert
-from jaxdistill.methods.inverter_folder import TrainedInverter, save_inverter
+from jaxdistill.methods.inverter_folder import TrainedInverter, save_inverter, text_hashes
 from jaxdistill.methods.inverter_training import Pairs, make_guesses, train_inverter
 from jaxdistill.models.inverter import Inverter, init_corrector, init_inverter
 from jaxdistill.pipeline.inverter_config import InverterConfig
@@ -104,6 +104,7 @@ def run_inverter(
         params,
         corrector,
         {},
+        text_hashes(texts),
     )
     models = trained.models(prepared.embedder)
     facts: dict[str, Any] = {
@@ -267,7 +268,15 @@ def _trained(
     learned = init_corrector(module, params, key("initialize corrector"))
     halves = (settings.corrector_updates // 2, settings.corrector_updates - settings.corrector_updates // 2)
     trained = TrainedInverter(
-        config.space, prepared.embedder.digest, prepared.tokens, config.length, inverter, params, learned, {}
+        config.space,
+        prepared.embedder.digest,
+        prepared.tokens,
+        config.length,
+        inverter,
+        params,
+        learned,
+        {},
+        text_hashes(()),  # it serves for guesses alone
     )
     base = trained.models(prepared.embedder)
     for number, updates in enumerate(halves, start=1):

@@ -73,10 +73,11 @@ def test_what_reads_the_sealed_texts_fails(reader):
 
 
 @pytest.mark.needs_data("sst2")
-def test_the_published_split_of_sst2():
+def test_the_published_split_of_sst2(data_dir, monkeypatch):
     """Its 50 real texts: the first of 100 that scikit-learn takes of the validation split, 29 positive, 21 negative."""
     from sklearn.model_selection import train_test_split
 
+    monkeypatch.setenv("JAXDISTILL_DATA", str(data_dir))
     labels = load_task("sst2").test.labels
     _, taken = train_test_split(np.arange(len(labels)), test_size=100, random_state=42, stratify=labels)
     assert np.bincount(labels[taken[:50]]).tolist() == [21, 29]

@@ -125,6 +125,7 @@ def distilled(config, problem, monkeypatch, chance=-1.0):
 def test_a_set_made_with_it(finished, problem, monkeypatch):
     made = distilled(settings(finished[0]), problem, monkeypatch)
     np.testing.assert_array_equal(made.labels, [0, 1, 0, 1])
+    assert made.texts is not None
     facts = made.manifest["generator"]
     assert facts["space"] == load_inverter(finished[0] / "model").digest
     assert facts["medoid_share"] == facts["sources"].count("medoid") / 4
@@ -134,10 +135,33 @@ def test_a_set_made_with_it(finished, problem, monkeypatch):
     assert sum(facts["shares"]) == pytest.approx(2.0)  # 1 in each class
 
 
+def test_the_manifest_names_the_texts_of_a_pool(finished, problem, monkeypatch):
+    made = distilled(settings(finished[0], pool=20), problem, monkeypatch)
+    members = made.manifest["members"]
+    assert len(set(members)) == 20 and members == sorted(members)
+    assert made.texts is not None
+    pool = {problem.data.train.texts[row] for row in members}
+    for text, source in zip(made.texts, made.manifest["generator"]["sources"], strict=True):
+        assert text in pool or source == "inverted"
+
+
+def test_an_inverter_that_has_read_the_test_texts_is_refused(finished, problem, monkeypatch):
+    data = dataclasses.replace(problem.data, test=problem.data.train)
+    other = dataclasses.replace(problem, data=data)
+    with pytest.raises(UserError, match=r"[1-9]\d* of .* dev and test texts of toy/reviews are among those"):
+        distilled(settings(finished[0]), other, monkeypatch)
+
+
 def test_low_cosines_give_way_to_real_texts(finished, problem, monkeypatch):
-    monkeypatch.setattr("jaxdistill.methods.dallme._of_texts", lambda space, texts, targets: np.full(len(texts), -2.0))
+    # Those of the dev texts, six, are higher.
+    monkeypatch.setattr(
+        "jaxdistill.methods.dallme._of_texts",
+        lambda space, texts, targets: np.full(len(texts), 0.5 if len(texts) == 6 else -2.0),
+    )
     made = distilled(settings(finished[0]), problem, monkeypatch)
-    assert made.manifest["generator"]["medoid_share"] == 1.0
+    assert made.texts is not None
+    facts = made.manifest["generator"]
+    assert (facts["medoid_share"], facts["mean_cosine"], facts["gate"]) == (1.0, None, 0.5)
     rows = [problem.data.train.texts.index(text) for text in made.texts]
     np.testing.assert_array_equal(problem.data.train.labels[rows], made.labels)
     with pytest.raises(UserError, match="0 of 4 texts are usable after 2 clusterings"):
@@ -146,6 +170,7 @@ def test_low_cosines_give_way_to_real_texts(finished, problem, monkeypatch):
 
 def test_clusters_over_all_classes_have_shares_of_them_as_labels(finished, problem, monkeypatch):
     made = distilled(settings(finished[0], clusters="global"), problem, monkeypatch)
+    assert made.soft_labels is not None
     np.testing.assert_allclose(made.soft_labels.sum(axis=1), 1.0, rtol=1e-6)
     np.testing.assert_array_equal(made.soft_labels.argmax(axis=1), made.labels)
 
