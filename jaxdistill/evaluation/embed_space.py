@@ -195,6 +195,22 @@ class Embedder:
         atomic.write_bytes(path, file.getvalue())
         return vectors
 
+    def cosines(self, texts: Sequence[str], targets: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
+        """How near each text comes to a vector, as it is written: decoded tokens may be cut otherwise when read again.
+
+        Args:
+          texts: any; one without a token has the cosine -1.
+          targets: of each text.
+        """
+        usable = np.array([bool(self.tokenizer.encode(text, add_special_tokens=False).ids) for text in texts], bool)
+        cosines = np.full(len(texts), -1.0)
+        if usable.any():
+            vectors = self.texts([text for text, use in zip(texts, usable, strict=True) if use])
+            own = targets[usable]
+            norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(own, axis=1)
+            cosines[usable] = np.sum(vectors * own, axis=1) / np.maximum(norms, 1e-12)
+        return cosines
+
     @property
     def _special(self) -> int:
         return len(self.prefix) + len(self.suffix)

@@ -232,7 +232,7 @@ def _gate(config: DaLLME, problem: Problem, space: _Space, key: Key, run: Run) -
     vectors = _embedded(space, dev, run, "dev texts embedded: batches")
     back = invert(space.models, vectors, config.correcting, label="dev texts inverted")
     again = space.trained.tokens.decode(space.embedder.tokenizer, back.token_ids, back.lengths)
-    found = round_trip(dev, again, _of_texts(space, again, vectors))
+    found = round_trip(dev, again, space.embedder.cosines(again, vectors))
     chance = random_cosine(vectors)
     run.say(
         f"round trip of {len(dev)} dev texts: cosine {found['median_cosine']:.3f}, token F1 {found['token_f1']:.3f}, "
@@ -337,21 +337,9 @@ def _made(
     back = invert(space.models, targets, config.correcting, label="clusters inverted")
     texts = space.trained.tokens.decode(space.embedder.tokenizer, back.token_ids, back.lengths)
     medoids = [train.texts[row][0] for row in found.clusters.medoids]
-    cosines = _of_texts(space, texts, targets)
+    cosines = space.embedder.cosines(texts, targets)
     facts = {"inertia": float(found.clusters.inertia)}
     return Made(texts, medoids, cosines, found.labels, np.asarray(found.shares), away, facts)
-
-
-def _of_texts(space: _Space, texts: list[str], targets: Float[np.ndarray, "m d"]) -> Float[np.ndarray, " m"]:
-    """Cosines of the texts as they are written: their tokens may be cut otherwise than those that were found."""
-    usable = np.array([bool(space.embedder.tokenizer.encode(text, add_special_tokens=False).ids) for text in texts])
-    cosines = np.full(len(texts), -1.0)
-    if usable.any():
-        vectors = space.embedder.texts([text for text, use in zip(texts, usable, strict=True) if use])
-        own = targets[usable]
-        norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(own, axis=1)
-        cosines[usable] = np.sum(vectors * own, axis=1) / np.maximum(norms, 1e-12)
-    return cosines
 
 
 def smoke(settings: DaLLME) -> DaLLME:

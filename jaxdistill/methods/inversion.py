@@ -245,10 +245,14 @@ def once_corrected(models: Models, targets: Float[Array, "r d"], texts: Texts) -
 
 
 def _search(inverter: Inverter, params: PyTree, read: tuple[Array, Array], beams: int, length: int) -> Beams:
-    """Texts of what the decoder reads; the end token has a place of its own behind `length` tokens."""
+    """Texts of what the decoder reads; the end token has a place of its own behind `length` tokens.
+
+    What is no word of a text is never written: read again, it would be another text.
+    """
 
     def step(params: PyTree, tokens: Array, cache: T5Cache) -> Any:
-        return inverter.apply({"params": params}, tokens, cache, method="step")
+        logits, cache = inverter.apply({"params": params}, tokens, cache, method="step")  # type: ignore[misc]
+        return logits.at[..., np.array([START, UNKNOWN])].set(-jnp.inf), cache
 
     cache: Any = inverter.apply({"params": params}, *read, length + 1, method="start")
     return beam_search(step, params, cache, beams=beams, length=length + 1, start=START, end=END, padding=PADDING)

@@ -296,4 +296,4 @@ def _round_trip(
     targets = prepared.dev.embeddings[:count]
     found = invert(models, targets, correcting, label="dev texts inverted")
     texts = prepared.tokens.decode(prepared.embedder.tokenizer, found.token_ids, found.lengths)
-    return round_trip(prepared.dev_texts[:count], texts, found.cosines)
+    return round_trip(prepared.dev_texts[:count], texts, prepared.embedder.cosines(texts, targets))

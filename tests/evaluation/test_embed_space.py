@@ -223,6 +223,11 @@ def test_spaces_that_cannot_be(fields, message):
         Embedder(dataclasses.replace(TINY, **fields))
 
 
+def test_cosines_of_texts_with_vectors(words):
+    found = Embedder(words).cosines(["good", " ", "bad film"], np.array([[4.0, 3.0], [1.0, 0.0], [0.5, -1.0]]))
+    np.testing.assert_allclose(found, [0.96, -1.0, -1.0], rtol=1e-6)
+
+
 def test_texts_that_have_no_vector(tiny):
     with refused("text 1 has no token: '  '"):
         tiny.texts(["good", "  "])

@@ -13,6 +13,8 @@ import pytest
 from jaxdistill.core.errors import UserError
 from jaxdistill.methods.base import Run
 from jaxdistill.methods.inversion import (
+    START,
+    UNKNOWN,
     Correcting,
     Models,
     _corrected,
@@ -157,6 +159,17 @@ def test_what_stands_behind_a_text_changes_nothing():
         CORRECTOR.apply({"params": corrector}, found.embeddings[:1], jnp.array([[1, 5]]), guess) for guess in guesses
     ]
     np.testing.assert_array_equal(*logits)
+
+
+def test_special_tokens_are_never_written():
+    """Not even by a decoder to which one of two is always the likeliest."""
+    params = init_inverter(INVERTER, jax.random.key(0))
+    head = params["t5"]["head"]["kernel"]
+    head = head.at[:, START].set(100 * head[:, 5]).at[:, UNKNOWN].set(-100 * head[:, 5])
+    params = params | {"t5": params["t5"] | {"head": {"kernel": head}}}
+    found = invert(models(params), sentences(16, 3).embeddings, Correcting(steps=0, beams=1, rows=16))
+    written = np.arange(LENGTH) < found.lengths[:, None]
+    assert found.token_ids[written].min() > UNKNOWN and found.lengths.min() > 0
 
 
 def test_what_a_corrector_reads():

@@ -155,8 +155,8 @@ def test_an_inverter_that_has_read_the_test_texts_is_refused(finished, problem, 
 def test_low_cosines_give_way_to_real_texts(finished, problem, monkeypatch):
     # Those of the dev texts, six, are higher.
     monkeypatch.setattr(
-        "jaxdistill.methods.dallme._of_texts",
-        lambda space, texts, targets: np.full(len(texts), 0.5 if len(texts) == 6 else -2.0),
+        "jaxdistill.evaluation.embed_space.Embedder.cosines",
+        lambda embedder, texts, targets: np.full(len(texts), 0.5 if len(texts) == 6 else -2.0),
     )
     made = distilled(settings(finished[0]), problem, monkeypatch)
     assert made.texts is not None
