@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -97,21 +96,20 @@ def _words(name: str) -> _Parts:
 
 
 def _t5(folder: Path) -> _Parts:
-    loaded, tokenizer = load_t5(folder), load_tokenizer(folder)
+    loaded, tokenizer = load_t5(folder, encoder_only=True), load_tokenizer(folder)
     if tokenizer.get_vocab_size() > loaded.config.vocabulary:
         raise UserError(
             f"{folder}: the tokenizer has {tokenizer.get_vocab_size()} tokens, the model only "
             f"{loaded.config.vocabulary}; expected the tokenizer of this model"
         )
-    model = T5(dataclasses.replace(loaded.config, decoder_layers=0))
+    model = T5(loaded.config)
 
     def mean(params: PyTree, ids: Int[Array, "r l"], mask: Bool[Array, "r l"]) -> Float[Array, "r d"]:
         batch = Batch(token_ids=ids, mask=mask)
         states = cast(Array, model.apply({"params": params}, batch, method="encode"))
         return mean_over_tokens(states.reshape(-1, states.shape[-1]), batch)
 
-    params = {name: loaded.params[name] for name in ("shared", "encoder")}
-    return mean, jax.tree.map(jnp.asarray, params), tokenizer, None, folder
+    return mean, jax.tree.map(jnp.asarray, loaded.params), tokenizer, None, folder
 
 
 def _body(name: str) -> _Parts:

@@ -23,6 +23,8 @@ from jaxdistill.models.hub import find_folder
 from jaxdistill.models.huggingface import load_folder
 from jaxdistill.models.learner import encoder_learner
 from jaxdistill.models.model_folder import Checkpoint, read_config_values
+from jaxdistill.models.t5_config import T5Config
+from jaxdistill.models.t5_learner import load_t5_body, t5_learner
 from jaxdistill.models.tiny import tiny_config, tiny_tokenizer
 from jaxdistill.models.tokenizer import load_tokenizer, separate_pairs
 from jaxdistill.models.words import WordVectors, find_vectors, load_glove
@@ -33,7 +35,7 @@ from jaxdistill.models.xlnet_learner import xlnet_learner
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-Config = EncoderConfig | DecoderConfig | XLNetConfig
+Config = EncoderConfig | DecoderConfig | XLNetConfig | T5Config
 
 
 class Pretrained(NamedTuple):
@@ -73,11 +75,12 @@ KINDS: dict[str, Kind] = {
     **dict.fromkeys(ENCODERS, Kind(load_folder, encoder_learner)),
     **dict.fromkeys(DECODERS, Kind(load_decoder_classifier, decoder_learner)),
     "xlnet": Kind(load_xlnet, xlnet_learner),
+    "t5": Kind(load_t5_body, t5_learner),
 }
 
 
 def load_model(name: str | os.PathLike[str], *, num_classes: int, **options: Any) -> Pretrained:
-    """A pretrained model with its tokenizer, as a learner: BERT and its kin, XLNet, or a decoder.
+    """A pretrained model with its tokenizer, as a learner: BERT and its kin, XLNet, T5's encoder, or a decoder.
 
     Texts are closed as the tokenizer does. Where the tokenizer of a decoder adds nothing to texts, its end token comes
     between the two of a pair.

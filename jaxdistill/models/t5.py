@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Batch, Key, PyTree, pytree
+from jaxdistill.models.first_tokens import attention_bias
 from jaxdistill.models.layers import ACTIVATIONS, Norm, Table, dropout, wide
 from jaxdistill.models.t5_config import FEED_FORWARD, T5Config
 
@@ -72,7 +73,8 @@ class T5(nn.Module):
         return self.decode(token_ids, memory, batch.mask)
 
     def encode(self, batch: Batch, *, key: Key | None = None) -> Float[Array, "r l d"]:
-        """Hidden states of token ids or embeddings, normalised; `mask` is heeded. `key` feeds dropout."""
+        """Hidden states of token ids or embeddings, normalised; `mask` and `segments` are heeded. `key`
+        feeds dropout."""
         if (batch.token_ids is None) == (batch.embeddings is None):
             raise UserError("t5: a batch needs token_ids or embeddings, and not both")
         x = batch.embeddings
@@ -81,8 +83,8 @@ class T5(nn.Module):
             x = self._words(batch.token_ids)
         length = x.shape[1]
         bias = self.encoder.bias(jnp.arange(length), jnp.arange(length))
-        if batch.mask is not None:
-            bias = bias + _unseen(batch.mask, bias.dtype)
+        if (unseen := attention_bias(batch, bias.dtype)) is not None:
+            bias = bias + unseen
         return self.encoder(x.astype(self.dtype), bias, None, None, key=key)
 
     def decode(

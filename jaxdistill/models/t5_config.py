@@ -20,6 +20,7 @@ class T5Config:
       vocabulary: rows of the word table.
       width, heads, head_width, intermediate: hidden size, attention heads, features of each, feed-forward size.
       encoder_layers, decoder_layers: depth of each; no decoder makes an encoder alone.
+      positions: tokens of a text that a learner reads at most; distances know no limit.
       buckets, farthest: relative positions are told apart in so many buckets, those beyond `farthest` not at all.
       norm_epsilon: added to the mean square.
       feed_forward: "relu", "gated-gelu" or "gated-silu".
@@ -37,6 +38,7 @@ class T5Config:
     intermediate: int = 1024
     encoder_layers: int = 8
     decoder_layers: int = 8
+    positions: int = 512
     buckets: int = 32
     farthest: int = 128
     norm_epsilon: float = 1e-6
@@ -50,7 +52,9 @@ class T5Config:
     initializer_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("vocabulary", "width", "heads", "head_width", "intermediate", "encoder_layers"), 1)
+        least = dict.fromkeys(
+            ("vocabulary", "width", "heads", "head_width", "intermediate", "encoder_layers", "positions"), 1
+        )
         for name, bound in (least | {"decoder_layers": 0, "buckets": 4, "farthest": 2}).items():
             if not isinstance(value := getattr(self, name), int) or value < bound:
                 raise UserError(f"t5 config: {name} is {value!r}; expected a whole number of at least {bound}")
@@ -78,6 +82,7 @@ _KEYS = {
     "intermediate": "d_ff",
     "encoder_layers": "num_layers",
     "decoder_layers": "num_decoder_layers",
+    "positions": "n_positions",
     "buckets": "relative_attention_num_buckets",
     "farthest": "relative_attention_max_distance",
     "norm_epsilon": "layer_norm_epsilon",

@@ -57,8 +57,12 @@ def t5_tensors(config: T5Config) -> dict[ParameterPath, str]:
     return found
 
 
-def load_t5(folder: Path) -> T5Checkpoint:
+def load_t5(folder: Path, *, encoder_only: bool = False) -> T5Checkpoint:
     """Read an encoder-decoder, or an encoder alone.
+
+    Args:
+      folder: see `models.hub.find_folder`.
+      encoder_only: leave a decoder on disk.
 
     Raises:
       UserError: a file missing or broken, another model type, tensors missing, unknown or of a wrong shape.
@@ -66,6 +70,7 @@ def load_t5(folder: Path) -> T5Checkpoint:
     config = t5_config(read_config_values(folder), str(folder / "config.json"))
     file = Tensors(folder)
     config = dataclasses.replace(config, tied_head="lm_head.weight" not in file.shapes)
+    config = dataclasses.replace(config, decoder_layers=0) if encoder_only else config
     ignored = [name for name in file.shapes if name.startswith(_COPIES)]
     if not config.decoder_layers:
         ignored += [name for name in file.shapes if name.startswith(("decoder.block", "decoder.final", "lm_head"))]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from jaxdistill.models.config import EncoderConfig, Family
 from jaxdistill.models.decoder_config import DecoderConfig
 from jaxdistill.models.decoder_families import decoder_config
+from jaxdistill.models.t5_config import T5Config
 from jaxdistill.models.tokenizer import word_piece
 from jaxdistill.models.xlnet_config import XLNetConfig
 
@@ -33,6 +34,7 @@ _ENDINGS = ("##ing", "##ed", "##er", "##est", "##ly", "##es")
 _TEMPLATES = {
     "roberta": ("[CLS] $A [SEP]", "[CLS] $A [SEP] [SEP] $B [SEP]"),
     "xlnet": ("$A [SEP] [CLS]:2", "$A [SEP] $B:1 [SEP]:1 [CLS]:2"),
+    "t5": ("$A [SEP]", "$A [SEP] $B [SEP]"),
     "opt": ("[CLS] $A", "[CLS] $A [CLS] $B"),
     "llama": ("[CLS] $A", "[CLS] $A [CLS]:1 $B:1"),
 }
@@ -64,8 +66,11 @@ def tiny_tokenizer(family: str = "bert") -> Tokenizer:
     return tokenizer
 
 
-def tiny_config(vocabulary: int, family: str = "bert") -> EncoderConfig | DecoderConfig | XLNetConfig:
+def tiny_config(vocabulary: int, family: str = "bert") -> EncoderConfig | DecoderConfig | XLNetConfig | T5Config:
     """Two layers of width 32, for classifiers of any family."""
+    if family == "t5":
+        sizes = {"width": 32, "heads": 2, "head_width": 16, "intermediate": 64, "encoder_layers": 2}
+        return T5Config(vocabulary=vocabulary, decoder_layers=0, positions=128, **sizes)
     if family == "xlnet":
         return XLNetConfig(vocabulary=vocabulary, positions=128, **_SIZES)
     if family in _DECODERS:

@@ -116,9 +116,9 @@ class LearnerConfig:
     """Which model learns.
 
     Attributes:
-      name: a pretrained model ("minilm", a Hugging Face folder, or a hub id: BERT, RoBERTa, DistilBERT, XLNet, GPT-2,
-        OPT, Llama, Phi or Falcon), a tiny random one ("tiny", "tiny:gpt2", ...), or a small network over frozen word
-        vectors (text_cnn, bi_rnn, bi_lstm, conv_lstm, mlp).
+      name: a pretrained model ("minilm", a Hugging Face folder, or a hub id: BERT, RoBERTa, DistilBERT, XLNet, T5,
+        GPT-2, OPT, Llama, Phi or Falcon), a tiny random one ("tiny", "tiny:gpt2", ...), or a small network over frozen
+        word vectors (text_cnn, bi_rnn, bi_lstm, conv_lstm, mlp).
       trainable: "all", "head" or, for pretrained models, "last_k:2".
       dtype: float32 or, for pretrained models, bfloat16, of matrix products.
       dropout: whether learners drop features at the model's own rates in inner loops too, anew in each step.

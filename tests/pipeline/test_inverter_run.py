@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -13,8 +14,9 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.data.corpus import Corpus
 from jaxdistill.data.sources import load_task
 from jaxdistill.evaluation.embed_space import Embedder
+from jaxdistill.evaluation.overlap import words_of
 from jaxdistill.methods.base import Run, Stopped
-from jaxdistill.methods.inversion import Correcting, invert
+from jaxdistill.methods.inversion import Correcting, Tokens, invert
 from jaxdistill.methods.inverter_folder import load_inverter
 from jaxdistill.methods.registry import method_named
 from jaxdistill.pipeline.config import LearnerConfig, TaskConfig, WordsConfig
@@ -150,6 +152,26 @@ def test_an_inverter_that_has_read_the_test_texts_is_refused(finished, problem, 
     other = dataclasses.replace(problem, data=data)
     with pytest.raises(UserError, match=r"[1-9]\d* of .* dev and test texts of toy/reviews are among those"):
         distilled(settings(finished[0]), other, monkeypatch)
+
+
+def test_without_real_texts(finished, problem, monkeypatch):
+    """Here the first guess is a training text word for word, but for case and white space: another is made in its
+    place."""
+    inner, numbers = Tokens.decode, itertools.count()
+    copied = problem.data.train.texts[0][0]
+
+    def decode(self, tokenizer, ids, lengths):
+        texts = inner(self, tokenizer, ids, lengths)
+        return texts if len(texts) == 6 else [f"  {copied.upper()} ", *(f"film {next(numbers)}" for _ in texts[1:])]
+
+    monkeypatch.setattr(Tokens, "decode", decode)
+    monkeypatch.setattr(
+        "jaxdistill.evaluation.embed_space.Embedder.cosines", lambda embedder, texts, targets: np.ones(len(texts))
+    )
+    made = distilled(settings(finished[0], fallback=False, attempts=9), problem, monkeypatch)
+    assert made.texts is not None and made.manifest["generator"]["medoid_share"] == 0.0
+    real = {tuple(words_of(text)) for (text,) in problem.data.train.texts}
+    assert len(made.texts) == 4 and not real & {tuple(words_of(text)) for (text,) in made.texts}
 
 
 def test_low_cosines_give_way_to_real_texts(finished, problem, monkeypatch):
