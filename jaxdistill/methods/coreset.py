@@ -226,7 +226,12 @@ def distill(selector: str, config: ChosenTexts, problem: Problem, *, key: Key, r
             peak_bytes=peak_memory_bytes(),
             distilled_bytes=result.size_in_bytes,
         )
-        return dataclasses.replace(result, manifest=manifest(selector, config, problem, key, cost.to_json()))
+        given = manifest(selector, config, problem, key, cost.to_json())
+        if isinstance(config, Scored) or selection.coreset_named(selector).needs_features:
+            members = _pool(config, problem, jax.random.split(choose_key)[0])
+            if len(members) < len(problem.data.train):
+                given["members"] = members.tolist()
+        return dataclasses.replace(result, manifest=given)
     synthetic, support = _learned_parts(selector, config, problem, chosen)
     fitted = learn(problem, synthetic, support, spec, config.outer, key=learn_key, run=run)
     result = dataclasses.replace(result, synthetic=fitted.learned)

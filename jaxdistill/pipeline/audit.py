@@ -32,7 +32,7 @@ from jaxdistill.evaluation.privacy_audit import attack
 from jaxdistill.evaluation.students import learned_schedule
 from jaxdistill.io import atomic
 from jaxdistill.io.distilled import DistilledSet, load_distilled
-from jaxdistill.io.plain import dumps
+from jaxdistill.io.plain import dumps, plain
 from jaxdistill.io.progress import Progress
 from jaxdistill.methods.base import WITHHELD, Problem
 from jaxdistill.pipeline.checks import at_least
@@ -116,7 +116,7 @@ def audit_folder(
     distilled = load_distilled(folder)
     claim = _claim(distilled, folder)
     problem = prepare(config.task, config.learner)
-    _check(distilled, problem, folder)
+    _check(distilled, problem, plain(config.task.balance), folder)
     plan = training_plan(distilled, problem, config.evaluation.train_by)
     records = _records(distilled, problem, settings, np.random.default_rng(config.seed))
     notes = [*plan.notes]
@@ -191,7 +191,7 @@ def _claim(distilled: DistilledSet, folder: str | os.PathLike) -> dict[str, Any]
     return privacy
 
 
-def _check(distilled: DistilledSet, problem: Problem, folder: str | os.PathLike) -> None:
+def _check(distilled: DistilledSet, problem: Problem, balance: dict[str, Any], folder: str | os.PathLike) -> None:
     source, task = distilled.manifest["source_hash"], problem.data.task
     if distilled.manifest["task"] != task.name:
         made = distilled.manifest["task"]
@@ -203,6 +203,9 @@ def _check(distilled: DistilledSet, problem: Problem, folder: str | os.PathLike)
             f"{folder} was made from other data (source_hash {source[:12]}) than {task.name} is here "
             f"({problem.data.source_hash[:12]}): who its members are cannot be told"
         )
+    made_from = distilled.manifest.get("experiment", {}).get("task", {}).get("balance", balance)
+    if made_from != balance:
+        raise UserError(f"{folder} was made with task.balance {made_from}, and the configuration has {balance}")
     if distilled.label_names != task.label_names:
         raise UserError(f"{folder} has the classes {', '.join(distilled.label_names)}: they are not those of the task")
 

@@ -133,6 +133,8 @@ def test_kept_texts_follow_the_setting(toy_problem):
         config = method.config(pool=40, scoring=dataclasses.replace(ONCE, keep=keep))
         made = method.distill(config, toy_problem, key=KEY, run=Run())
         chosen[keep] = [toy_problem.data.train.texts.index(text) for text in made.texts]
+        members = made.manifest["members"]
+        assert len(members) == 40 and set(chosen[keep]) <= set(members)
     both = np.array([*chosen["easy"], *chosen["hard"]])
     # The same pool, learner and key for both: hard texts score above easy ones under that learner.
     choose_key, _ = jax.random.split(KEY)

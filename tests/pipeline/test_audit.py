@@ -124,6 +124,7 @@ def test_a_private_set_has_its_mechanism_audited(chosen, tmp_path):
         ({"source_hash": "0" * 64}, "was made from other data"),
         ({"members": [0, 10**9]}, "names members beyond"),
         ({"task": "sst2", "source_hash": WITHHELD}, "is of sst2, and the configuration of toy/reviews"),
+        ({"experiment": {"task": {"balance": {"skew": 0.8}}}}, "was made with task.balance {'skew': 0.8}"),
         (privacy(ledger={"budget": {}}), "lacks ledger.releases"),
         ({"privacy": {"mode": "poisson"}}, "lacks sigma, numbers_a_class, ledger.budget, ledger.releases"),
     ],
