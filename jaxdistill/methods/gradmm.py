@@ -31,7 +31,8 @@ from jaxdistill.methods.coreset import set_of
 from jaxdistill.methods.gradmm_admm import ADMMState, Given, Solver
 from jaxdistill.methods.gradmm_filter import few_shot_labels, keep_texts, mean_negative_likelihoods
 from jaxdistill.methods.gradmm_reading import PROMPTS, Form, Rows, make_form, read_rows
-from jaxdistill.methods.gradmm_settings import GRADMM
+from jaxdistill.methods.gradmm_sampling import sampled
+from jaxdistill.methods.gradmm_settings import GRADMM, LABEL
 from jaxdistill.methods.gradmm_target import Reader, clean_target, paper_target, private_target
 from jaxdistill.objectives.head_distance import Target
 from jaxdistill.objectives.head_sketch import Sketch
@@ -88,13 +89,18 @@ def distill(config: GRADMM, problem: Problem, *, key: Key, run: Run) -> Distille
     form = make_form(model.tokenizer, prompt, words)
     reader = Reader(model.decoder, model.params, form, config.micro_batch)
     allowed = readable_tokens(model.tokenizer, config.vocabulary, _ends(model))
-    _check(config, model, form, len(allowed))
+    _check(config, model, form, words, len(allowed))
     target_key, start_key = jax.random.split(key)
     aim = _aim(config, problem, model, reader, target_key, run)
     solver = Solver(config.admm, model.decoder, form, aim.sketch)
-    prefix = jnp.asarray([*form.lead, *_tokens(model, config.prefix)], jnp.int32)
-    given = Given(model.params, aim.target, jnp.asarray(allowed), prefix)
-    made = _candidates(config, solver, given, aim.length, start_key, run)
+    prefixes = [[*form.lead, *_tokens(model, prefix)] for prefix in _prefixes(config, words)]
+    given = Given(model.params, aim.target, jnp.asarray(allowed), jnp.asarray(prefixes[0], jnp.int32))
+    if config.making == "sampling":
+        each = config.rounds * config.texts
+        ids, distances = sampled(solver, given, prefixes, each, aim.length, start_key)
+        made = Candidates(ids, np.repeat(np.arange(len(words), dtype=np.int32), each), distances)
+    else:
+        made = _candidates(config, solver, given, aim.length, start_key, run)
     texts, facts = _kept(config, model, made, words)
     result = set_of(Split([(text,) for text in texts[0]], texts[1]), problem)
     cost = CostRecord(
@@ -252,7 +258,7 @@ def _kept(
     filtering = config.filtering
     texts = [" ".join(model.tokenizer.decode(row).split()) for row in made.ids.tolist()]
     negative = mean_negative_likelihoods(model, texts)
-    scores = made.distances + filtering.likelihood_weight * negative
+    scores = filtering.distance_weight * made.distances + filtering.likelihood_weight * negative
     usable = None
     if filtering.few_shot:
         usable = few_shot_labels(model, texts, words, filtering) == made.labels
@@ -269,7 +275,12 @@ def _kept(
     return ([texts[i] for i in chosen], made.labels[chosen]), facts
 
 
-def _check(config: GRADMM, model: LanguageModel, form: Form, allowed: int) -> None:
+def _prefixes(config: GRADMM, words: tuple[str, ...]) -> list[str]:
+    """What the language model has read before a text of each class."""
+    return [config.prefix.replace(LABEL, word) for word in words]
+
+
+def _check(config: GRADMM, model: LanguageModel, form: Form, words: tuple[str, ...], allowed: int) -> None:
     """What would show after the real texts have been read."""
     if config.admm.nearest > allowed:
         raise UserError(
@@ -277,7 +288,7 @@ def _check(config: GRADMM, model: LanguageModel, form: Form, allowed: int) -> No
             "many or fewer"
         )
     length = config.length or (_PUBLIC_LENGTH if config.privacy.private else config.real_length)
-    prefix = _tokens(model, config.prefix)
+    prefix = max((_tokens(model, prefix) for prefix in _prefixes(config, words)), key=len)
     if not prefix:
         raise UserError(f"prefix {config.prefix!r} has no token: give a word")
     longest = len(form.lead) + max(

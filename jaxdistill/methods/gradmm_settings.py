@@ -82,25 +82,32 @@ class Privacy:
         return Budget(self.epsilon, self.delta, self.adjacency)
 
 
+# In a prefix: the label word of the class.
+LABEL = "{label}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Filtering:
     """Which of the texts are kept.
 
     Attributes:
-      likelihood_weight: texts are sorted by their distance plus this times their negative log-likelihood a token.
+      distance_weight, likelihood_weight: texts are sorted by the one times their distance plus the other times their
+        negative log-likelihood a token; with both 0 they are kept as they come.
       few_shot: drop texts that the language model, shown `examples`, would label otherwise.
       examples: texts with their labels for that, class by class, hand-written.
       balance: afterwards drop the worst texts of a class whose mean score is higher than the other's; two classes only.
     """
 
+    distance_weight: float = 1.0
     likelihood_weight: float = 0.0
     few_shot: bool = False
     examples: tuple[tuple[str, str], ...] = ()
     balance: bool = False
 
     def __post_init__(self):
-        if not 0.0 <= self.likelihood_weight < float("inf"):
-            raise UserError(f"filtering.likelihood_weight is {self.likelihood_weight}: accepted is 0 or more")
+        for field in ("distance_weight", "likelihood_weight"):
+            if not 0.0 <= (value := getattr(self, field)) < float("inf"):
+                raise UserError(f"filtering.{field} is {value}: accepted is 0 or more")
         if self.few_shot and not self.examples:
             raise UserError("filtering.few_shot needs filtering.examples: some texts with their labels")
 
@@ -114,7 +121,10 @@ class GRADMM:
       model: the language model whose head's gradients are matched, and that reads the texts out: "tiny", a folder or a
         hub id.
       prompt, label_words: see `gradmm_reading.make_form`; empty takes those of the task table.
-      prefix: what the language model has read before it chooses a text, the same for all classes.
+      making: "admm"; or "sampling", where the language model goes on from the prefix by itself: the control that shows
+        what matching adds. With `filtering.distance_weight` 0 nothing is matched at all.
+      prefix: what the language model has read before it chooses a text, the same for all classes; of "sampling"
+        {label} in it stands for the class's label word.
       length: tokens of a text; 0 takes the mean of the real texts, 32 where these are private.
       rounds, texts: of each class: `rounds` x `texts` texts, those of a round matched together.
       rounds_at_once: of each class, in memory together; 0 for all.
@@ -129,6 +139,7 @@ class GRADMM:
     model: str = "microsoft/phi-1_5"
     prompt: str = ""
     label_words: tuple[str, ...] = ()
+    making: Literal["admm", "sampling"] = "admm"
     prefix: str = "The"
     length: int = 0
     rounds: int = 10
@@ -152,8 +163,11 @@ class GRADMM:
                 f"per_class is {self.per_class}, and {self.rounds} rounds of {self.texts} texts are made: accepted are "
                 "as many or fewer"
             )
-        if "{" in self.prefix:
-            raise UserError(f"prefix {self.prefix!r} has a brace: it is taken word for word, the same for all classes")
+        if self.making not in ("admm", "sampling"):
+            raise UserError(f"making is {self.making!r}: give admm or sampling")
+        if "{" in (self.prefix.replace(LABEL, "") if self.making == "sampling" else self.prefix):
+            taken = "it is taken word for word, but for {label} where making is sampling"
+            raise UserError(f"prefix {self.prefix!r} has a brace: {taken}")
         if not self.prefix:
             raise UserError("prefix is empty: give a word at least, which texts follow on")
         if self.privacy.private and self.admm.distance != "cos":

@@ -93,6 +93,18 @@ def test_a_stopped_run_goes_on_to_the_same_texts(finished, problem, tmp_path):
     assert again.texts == finished.texts
 
 
+def test_the_control_of_a_model_that_writes_by_itself(problem, tmp_path):
+    """Nothing of the real texts is in what comes of it: others give the same texts."""
+    settings = dataclasses.replace(
+        CONFIG, making="sampling", prefix="the {label} ", filtering=Filtering(distance_weight=0.0)
+    )
+    made = gradmm.distill(settings, problem, key=KEY, run=run_in(tmp_path / "a"))
+    np.testing.assert_array_equal(made.labels, [0, 1, 0, 1])
+    assert len(set(made.texts)) == 4 and made.manifest["generator"]["candidates"] == 8
+    other = with_train(problem, problem.data.train.take(np.arange(30, 60)))
+    assert gradmm.distill(settings, other, key=KEY, run=run_in(tmp_path / "b")).texts == made.texts
+
+
 @pytest.fixture(scope="module")
 def released(problem, tmp_path_factory):
     folder, lines = tmp_path_factory.mktemp("runs") / "private", []
@@ -276,6 +288,9 @@ def test_a_class_without_texts_has_no_clean_target(problem, tmp_path):
         (lambda: GRADMM(per_class=200), "per_class is 200, and 10 rounds of 10 texts are made"),
         (lambda: GRADMM(prefix=""), "prefix is empty"),
         (lambda: GRADMM(prefix="a {label} text:"), "has a brace: it is taken word for word"),
+        (lambda: GRADMM(prefix="a {class} text:", making="sampling"), "has a brace: it is taken word for word"),
+        (lambda: GRADMM(making="none"), "making is 'none': give admm or sampling"),
+        (lambda: Filtering(distance_weight=-1.0), "filtering.distance_weight is -1.0: accepted is 0 or more"),
         (lambda: GRADMM(admm=ADMM(distance="l2"), privacy=PRIVACY), "a noisy sum has a direction alone"),
         (lambda: Filtering(few_shot=True), "needs filtering.examples"),
         (lambda: Privacy(mode="gaussian"), "privacy.records is 0"),

@@ -15,6 +15,7 @@ from jaxdistill.core.types import Batch
 from jaxdistill.methods import gradmm_admm
 from jaxdistill.methods.gradmm_admm import ADMM, Given, Solver
 from jaxdistill.methods.gradmm_reading import Form, label_parts, word_table
+from jaxdistill.methods.gradmm_sampling import sampled
 from jaxdistill.models.decoder import Decoder, init_decoder
 from jaxdistill.models.tiny import tiny_decoder_config
 from jaxdistill.objectives.head_distance import FactoredTarget
@@ -132,6 +133,20 @@ def test_derivative_of_the_objective(given, extra):
 
         slope = jnp.sum(jax.grad(loss)(x) * along)
         assert float(slope) == pytest.approx(derivative_along(loss, x, along, 1e-5), rel=1e-4)
+
+
+def test_texts_without_matching(given):
+    """The control: drawn among the allowed tokens, each class behind its own prefix."""
+    decoder, known = given
+    solver, key = Solver(SETTINGS, decoder, FORM), jax.random.key(0)
+    ids, distances = sampled(solver, known, [[19, 0], [19, 5, 7]], 3, LENGTH, key)
+    assert ids.shape == (6, LENGTH) and ids.max() < 16 and len(np.unique(ids, axis=0)) > 3
+    alone = [solver.each_text_distance(known, jnp.asarray([[[row]], [[row]]])) for row in ids]
+    expected = [found[0 if i < 3 else 1, 0, 0] for i, found in enumerate(alone)]
+    np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=1e-6)
+    other, _ = sampled(solver, known, [[19, 1], [19, 5, 7]], 3, LENGTH, key)
+    np.testing.assert_array_equal(other[3:], ids[3:])
+    assert (other[:3] != ids[:3]).any()
 
 
 def test_terms_of_weight_zero_cost_nothing(given):
