@@ -43,6 +43,47 @@ class Corpus:
     source_hash: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """Labelled texts that end with what is thought of them, so that a language model learns to say it.
+
+    Attributes:
+      tasks: their names.
+      ending: what follows a text; {label} stands for the label word.
+      label_words: one a class; empty takes the label names of the tasks.
+      last_words: words of a text that are kept, its last; 0 for all.
+    """
+
+    tasks: tuple[str, ...]
+    ending: str
+    label_words: tuple[str, ...] = ()
+    last_words: int = 0
+
+    def part(self, name: str) -> _Part:
+        """Training and dev texts of one of the tasks.
+
+        Raises:
+          UserError: see `data.sources.load_task`; a task of vectors, or not as many label words as classes.
+        """
+        if task_named(name).vector_format is not None:
+            raise UserError(f"corpus {name!r}: the task is of vectors and holds no texts")
+        data = load_task(name)
+        words = self.label_words or data.task.label_names
+        if len(words) != len(data.task.label_names):
+            raise UserError(
+                f"corpus.label_words are {len(words)}, and {name} has {len(data.task.label_names)} classes: give one "
+                "a class"
+            )
+        return _checked(_Part(self._texts(data.train, words), self._texts(data.dev, words)), name)
+
+    def _texts(self, split: Split, words: Sequence[str]) -> list[str]:
+        texts = []
+        for text, label in zip(_joined(split.texts), split.labels, strict=True):
+            kept = " ".join(text.split()[-self.last_words :]) if self.last_words else text
+            texts.append(kept.strip() + self.ending.replace("{label}", words[label]))
+        return texts
+
+
 class _Part(NamedTuple):
     """Texts of one source."""
 
@@ -50,7 +91,7 @@ class _Part(NamedTuple):
     dev: list[str]
 
 
-def load_corpus(sources: Sequence[str]) -> Corpus:
+def load_corpus(sources: Sequence[str], *, judged: Judged | None = None, lower: bool = False) -> Corpus:
     """Texts of several sources, one after another.
 
     A source is one of
@@ -66,13 +107,23 @@ def load_corpus(sources: Sequence[str]) -> Corpus:
     Of splits without a dev part and of files, dev is cut as for tasks: 10 %, at most 5,000, by a hash of the text.
     Training texts that are in the dev part of another source are left out.
 
+    Args:
+      sources: may be empty beside `judged`.
+      judged: labelled texts that stand beside them.
+      lower: write all texts in lower case.
+
     Raises:
       UserError: a source cannot be found or read, is a test split or of vectors, or of a class that the task does not
         have; it holds fewer than two different texts; texts that are no strings.
     """
-    if not sources:
-        raise UserError("the corpus has no sources: give a task, a split of one, or a file")
     parts = [_load(source) for source in sources]
+    if judged is not None:
+        parts += [judged.part(name) for name in judged.tasks]
+        sources = [*sources, *(f"{name} (judged)" for name in judged.tasks)]
+    if not parts:
+        raise UserError("the corpus has no sources: give a task, a split of one, or a file")
+    if lower:
+        parts = [_Part(*([text.lower() for text in texts] for texts in part)) for part in parts]
     dev = {text: None for part in parts for text in part.dev}
     train = [text for part in parts for text in part.train if text not in dev]
     notes = [

@@ -177,7 +177,8 @@ def has_read(model: str, task: str) -> bool:
     record = Path(model).parent / "config.json"
     try:
         made = json.loads(record.read_text())
-        sources, before = made["corpus"]["sources"], made["model"]["name"]
+        sources = [*made["corpus"]["sources"], *made["corpus"].get("judged", ())]
+        before = made["model"]["name"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     names = {re.split(r"[/:\[]", source)[0] for source in sources}

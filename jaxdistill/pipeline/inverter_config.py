@@ -56,6 +56,10 @@ class InverterConfig:
         at_least(self, "config", least | {"soft_tokens": 1, "round_trip": 2, "checkpoint_seconds": 0})
         if self.width % self.heads:
             raise UserError(f"width is {self.width}: accepted is a multiple of the {self.heads} heads")
+        if self.corpus.judged or self.corpus.lower:
+            raise UserError(
+                "corpus.judged and corpus.lower are for language models: an inverter learns texts as they are"
+            )
         if 0 < self.vocabulary < 5:
             raise UserError(f"vocabulary is {self.vocabulary}: accepted are 5 or more, and 0 for all")
         if not 0 <= self.seed <= LARGEST_SEED:

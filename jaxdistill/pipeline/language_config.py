@@ -6,6 +6,7 @@ import dataclasses
 from typing import Literal
 
 from jaxdistill.core.errors import UserError
+from jaxdistill.data.corpus import Corpus, Judged, load_corpus
 from jaxdistill.generation.choice import Sampling
 from jaxdistill.methods.language_settings import LanguageModelling
 from jaxdistill.models.decoder_config import FIXED, DecoderConfig
@@ -21,15 +22,35 @@ class CorpusConfig:
     Attributes:
       sources: tasks, splits of them, files: see `data.corpus.load_corpus`. None is enough for a dry run, whose rows are
         then full.
+      judged: tasks whose texts end with what is thought of them, see `data.corpus.Judged`, beside `sources`.
+      ending, label_words, last_words: of these.
+      lower: write all texts in lower case.
       dev_texts: texts of the dev part that are scored, the first in the order of a hash; 0 for all.
     """
 
     sources: tuple[str, ...] = ("toy/reviews",)
+    judged: tuple[str, ...] = ()
+    ending: str = " It was {label}"
+    label_words: tuple[str, ...] = ()
+    last_words: int = 0
+    lower: bool = False
     dev_texts: int = 0
 
     def __post_init__(self):
         check_types(self, "corpus")
-        at_least(self, "corpus", {"dev_texts": 0})
+        at_least(self, "corpus", {"last_words": 0, "dev_texts": 0})
+        if self.judged and "{label}" not in self.ending:
+            raise UserError(f"corpus.ending is {self.ending!r}: {{label}} has to stand where the label word goes")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of everything that texts come from, as a user reads them."""
+        return (*self.sources, *(f"{name} (judged)" for name in self.judged))
+
+    def load(self) -> Corpus:
+        """The texts; see `data.corpus.load_corpus`."""
+        judged = Judged(self.judged, self.ending, self.label_words, self.last_words) if self.judged else None
+        return load_corpus(self.sources, judged=judged, lower=self.lower)
 
 
 @dataclasses.dataclass(frozen=True)

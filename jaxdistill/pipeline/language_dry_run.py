@@ -65,7 +65,7 @@ def dry_run_language_model(config: LanguageModelConfig) -> str:
       UserError: see `pipeline.language_run.run_language_model`; epochs without texts.
     """
     figures, settings = measure_step(config), config.training
-    texts = ", ".join(config.corpus.sources) or "no texts"
+    texts = ", ".join(config.corpus.names) or "no texts"
     parameters = f"parameters: {figures.parameters:,}"
     if settings.lora_rank:
         parameters += f", of which {figures.learned:,} are learned"
@@ -89,7 +89,7 @@ def dry_run_language_model(config: LanguageModelConfig) -> str:
 def measure_step(config: LanguageModelConfig) -> DryRun:
     """The figures of `dry_run_language_model`."""
     settings, mesh = config.training, _mesh(config)
-    if config.corpus.sources:
+    if config.corpus.names:
         problem = prepare_language_model(config, corpus_of(config), key=jax.random.key(0))
         decoder, shapes, train = problem.decoder, problem.shapes, problem.train
     elif not settings.updates:
@@ -119,8 +119,8 @@ def measure_step(config: LanguageModelConfig) -> DryRun:
         batch=found[2],
         fill=batches.fill,
         updates=updates,
-        steps_per_epoch=batches.steps_per_epoch if config.corpus.sources else None,
-        tokens=_tokens(batches, updates) if config.corpus.sources else None,
+        steps_per_epoch=batches.steps_per_epoch if config.corpus.names else None,
+        tokens=_tokens(batches, updates) if config.corpus.names else None,
         flops=matmul_flops(step.update, *found),
         memory=compiled_cost(compiled),
         compile_seconds=seconds,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import Key, PyTree
-from jaxdistill.data.corpus import Corpus, load_corpus
+from jaxdistill.data.corpus import Corpus
 from jaxdistill.data.documents import encode_documents
 from jaxdistill.data.encoding import Encoded
 from jaxdistill.methods.language_step import training_shardings
@@ -60,7 +60,7 @@ class LanguageProblem:
 
 def corpus_of(config: LanguageModelConfig) -> Corpus:
     """The texts, dev cut to what is scored."""
-    corpus = load_corpus(config.corpus.sources)
+    corpus = config.corpus.load()
     count = config.corpus.dev_texts or len(corpus.dev)
     return dataclasses.replace(corpus, dev=corpus.dev[:count])
 

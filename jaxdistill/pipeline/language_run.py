@@ -59,7 +59,7 @@ def run_language_model(
     mesh = mesh_for(config.devices, config.model_devices)
     main = is_main_process()
     say = say if main else lambda line: None
-    say(f"{config.model.name or 'a new language model'} on {', '.join(config.corpus.sources)}, run folder {workdir}")
+    say(f"{config.model.name or 'a new language model'} on {', '.join(config.corpus.names)}, run folder {workdir}")
     corpus = corpus_of(config)
     identity = plain(config) | {"source_hash": corpus.source_hash}
     folder = open_workdir(workdir, identity) if main else Workdir(Path(workdir))
@@ -154,7 +154,7 @@ def _result(config: LanguageModelConfig, problem: LanguageProblem, trained: Trai
     record = dict(trained.record)
     kept = record.pop("kept")
     return {
-        "sources": list(config.corpus.sources),
+        "sources": list(config.corpus.names),
         "model": config.model.name,
         "parameters": _size(trained.params),
         "vocabulary": problem.decoder.config.vocabulary,

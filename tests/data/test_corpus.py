@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import refused
 
-from jaxdistill.data.corpus import load_corpus
+from jaxdistill.data.corpus import Judged, load_corpus
 from jaxdistill.data.sources import load_task
 from jaxdistill.data.splits import Split, stable_cut
 
@@ -69,6 +69,25 @@ def test_texts_of_one_dev_part_are_not_trained_on_through_another_source(data):
     corpus = load_corpus(["play.txt.gz", "again.jsonl"])
     assert set(dev) <= set(corpus.dev) and not set(corpus.train) & set(corpus.dev)
     assert "left out" in corpus.notes[-1]
+
+
+def test_judged_texts_end_with_their_label_and_keep_the_dev_part(data):
+    judged = Judged(("sst2",), " It was {label}", ("awful", "great"), last_words=3)
+    corpus, task = load_corpus(["play.txt.gz"], judged=judged, lower=True), load_task("sst2")
+    texts = [
+        f"{text.strip()} it was {('awful', 'great')[label]}"
+        for (text,), label in zip(task.dev.texts, task.dev.labels, strict=True)
+    ]
+    own = [text.removeprefix("film ") for text in texts]
+    assert set(own) <= set(corpus.dev) and len(corpus.dev) == 6 + 4
+    assert corpus.train[-1] == "29 is good it was great" and corpus.train[:36] == load_corpus(["play.txt.gz"]).train
+    assert corpus.notes[-1].startswith("sst2 (judged): ")
+    alone = load_corpus([], judged=Judged(("sst2",), ": {label}"))
+    assert alone.train[0] == f"{task.train.texts[0][0].strip()}: {task.task.label_names[task.train.labels[0]]}"
+    with refused("corpus.label_words are 3, and sst2 has 2 classes"):
+        load_corpus([], judged=Judged(("sst2",), ": {label}", ("a", "b", "c")))
+    with refused("of vectors and holds no texts"):
+        load_corpus([], judged=Judged(("moji",), ": {label}"))
 
 
 @pytest.mark.parametrize(

@@ -160,9 +160,9 @@ def test_every_text_takes_part_and_the_noise_is_that_of_its_key(released, proble
 
 
 def test_a_language_model_that_has_read_the_texts_guarantees_nothing(tmp_path):
-    def made(name, sources, before=""):
+    def made(name, sources, before="", **corpus):
         (tmp_path / name).mkdir()
-        facts = {"corpus": {"sources": sources}, "model": {"name": before}}
+        facts = {"corpus": {"sources": sources} | corpus, "model": {"name": before}}
         (tmp_path / name / "config.json").write_text(json.dumps(facts))
         return str(tmp_path / name / "model")
 
@@ -170,6 +170,8 @@ def test_a_language_model_that_has_read_the_texts_guarantees_nothing(tmp_path):
     assert gradmm.has_read(first, "sst2") and gradmm.has_read(first, "imdb") and not gradmm.has_read(first, "sst5")
     assert gradmm.has_read(made("second", ["toxigen[toxic]"], first), "sst2")
     assert not gradmm.has_read("tiny", "sst2")
+    judged = made("third", ["play.txt"], judged=["imdb"])
+    assert gradmm.has_read(judged, "imdb") and not gradmm.has_read(judged, "sst2")
 
 
 def test_a_class_without_texts_is_released_like_any(problem, tmp_path):
