@@ -77,23 +77,22 @@ def off_manifold_ratio(
 
     Args:
       targets: any vectors.
-      real: those of the real texts.
+      real: those of the real texts; one that is there more than once counts once.
       sample: real vectors, always the same for as many, whose distances to their nearest other one the median is of.
       rows: real vectors compared at once.
 
     Raises:
-      UserError: fewer than two real vectors, or a median of 0: half of the texts are there more than once.
+      UserError: fewer than two different real vectors.
     """
+    real = np.unique(real, axis=0)
     number = len(real)
     if number < 2 or sample < 1 or rows < 1:
         raise UserError(
-            f"off-manifold ratio: {number} real vectors, sample {sample}, rows {rows}; expected at least 2, 1 and 1"
+            f"off-manifold ratio: {number} different real vectors, sample {sample}, rows {rows}; expected at least 2, "
+            "1 and 1"
         )
     drawn = np.sort(np.random.default_rng(0).choice(number, min(sample, number), replace=False))
-    usual = np.median(_nearest(real[drawn], real, rows, own=drawn))
-    if usual == 0.0:
-        raise UserError("off-manifold ratio: most real vectors are there more than once; remove the duplicates")
-    return _nearest(targets, real, rows) / usual
+    return _nearest(targets, real, rows) / np.median(_nearest(real[drawn], real, rows, own=drawn))
 
 
 def _nearest(

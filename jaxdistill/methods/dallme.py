@@ -153,7 +153,8 @@ def distill(config: DaLLME, problem: Problem, *, key: Key, run: Run) -> Distille
         real_examples=len(train) + int(space.trained.facts.get("real_examples", 0)),
     )
     given = manifest("dallme", config, problem, key, cost.to_json())
-    given["generator"] = {"space": space.trained.digest, "round_trip": found} | facts
+    made_by = {"space": space.trained.digest, "inverter": space.trained.parameters}
+    given["generator"] = made_by | {"round_trip": found} | facts
     if len(members) < len(problem.data.train):
         given["members"] = members.tolist()
     inverted = "none inverted" if facts["mean_cosine"] is None else f"cosine of the others {facts['mean_cosine']:.3f}"

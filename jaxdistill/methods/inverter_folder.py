@@ -20,8 +20,9 @@ from jaxdistill.core.errors import UserError
 from jaxdistill.core.types import PyTree
 from jaxdistill.evaluation.embed_space import Embedder, EmbedSpace, check_same
 from jaxdistill.evaluation.overlap import words_of
+from jaxdistill.evaluation.score_cache import parameter_hash
 from jaxdistill.io import atomic
-from jaxdistill.io.plain import dumps, plain
+from jaxdistill.io.plain import dumps, fingerprint, plain
 from jaxdistill.methods.inversion import Models, Tokens
 from jaxdistill.models.inverter import Inverter
 from jaxdistill.models.t5_config import T5Config
@@ -53,6 +54,11 @@ class TrainedInverter:
     corrector_params: PyTree
     facts: dict[str, Any]
     read: UInt64[np.ndarray, " n"]
+
+    @functools.cached_property
+    def parameters(self) -> str:
+        """Hash of the numbers of inverter and corrector."""
+        return fingerprint([parameter_hash(self.params), parameter_hash(self.corrector_params)])
 
     def models(self, embedder: Embedder) -> Models:
         """For `methods.inversion.invert`.

@@ -33,6 +33,13 @@ def test_the_correct_mechanism_is_not_refuted():
     assert found.auc == pytest.approx(found.expected_auc, abs=3 * error)
 
 
+@pytest.mark.parametrize("sigma, auc", [(0.5, 0.9214), (2.0, 0.6382)])
+def test_attacks_see_what_a_release_of_that_noise_shows(sigma, auc):
+    found = audit_mechanism(dataclasses.replace(CORRECT, sigma=sigma), CLAIM, **OPTIONS)
+    assert found.auc == pytest.approx(auc, abs=3 * (found.auc_high - found.auc_low) / (2 * 1.96))
+    assert found.expected_auc == pytest.approx(auc, abs=1e-4)
+
+
 def test_a_quarter_of_the_noise_is_refuted():
     found = audit_mechanism(QuarterOfTheNoise(CORRECT.sigma), CLAIM, **OPTIONS)
     assert found.flagged and found.epsilon > 1.0

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 
+import jax
 import numpy as np
 import pytest
 from helpers import ROOT
@@ -17,8 +18,9 @@ from jaxdistill.evaluation.embed_space import Embedder
 from jaxdistill.evaluation.overlap import words_of
 from jaxdistill.methods.base import Run, Stopped
 from jaxdistill.methods.inversion import Correcting, Tokens, invert
-from jaxdistill.methods.inverter_folder import load_inverter
+from jaxdistill.methods.inverter_folder import load_inverter, save_inverter
 from jaxdistill.methods.registry import method_named
+from jaxdistill.models.inverter import init_inverter
 from jaxdistill.pipeline.config import LearnerConfig, TaskConfig, WordsConfig
 from jaxdistill.pipeline.inverter_config import InverterConfig, smoke_inverter
 from jaxdistill.pipeline.inverter_run import _clean, run_inverter
@@ -129,7 +131,9 @@ def test_a_set_made_with_it(finished, problem, monkeypatch):
     np.testing.assert_array_equal(made.labels, [0, 1, 0, 1])
     assert made.texts is not None
     facts = made.manifest["generator"]
-    assert facts["space"] == load_inverter(finished[0] / "model").digest
+    trained = load_inverter(finished[0] / "model")
+    assert facts["space"] == trained.digest and facts["inverter"] == trained.parameters
+    assert dataclasses.replace(trained, corrector_params=None).parameters != trained.parameters
     assert facts["medoid_share"] == facts["sources"].count("medoid") / 4
     real = {text for (text,) in problem.data.train.texts}
     for (text,), source in zip(made.texts, facts["sources"], strict=True):
@@ -195,6 +199,15 @@ def test_clusters_over_all_classes_have_shares_of_them_as_labels(finished, probl
     assert made.soft_labels is not None
     np.testing.assert_allclose(made.soft_labels.sum(axis=1), 1.0, rtol=1e-6)
     np.testing.assert_array_equal(made.soft_labels.argmax(axis=1), made.labels)
+
+
+def test_random_weights_are_refused(finished, problem, tmp_path):
+    trained = load_inverter(finished[0] / "model")
+    drawn = init_inverter(trained.inverter, jax.random.key(1))
+    save_inverter(tmp_path / "random", dataclasses.replace(trained, params=drawn, corrector_params=None))
+    config = dataclasses.replace(settings(finished[0]), inverter=str(tmp_path / "random"), least_cosine=0.9)
+    with pytest.raises(UserError, match="below 0.9.*does not know such texts"):
+        DALLME.distill(config, problem, key=named_key(0, "distill"), run=Run(say=quiet))
 
 
 def test_an_inverter_that_is_no_better_than_chance_is_refused(finished, problem, monkeypatch):
