@@ -228,7 +228,7 @@ def _candidates(config: GRADMM, solver: Solver, given: Given, length: int, key: 
                 if done == end:
                     _finish(solver, given, state, sum(config.groups[:number]), ids, each)
                 if writer is not None:
-                    writer.write(done, {name: float(value[-1]) for name, value in trace._asdict().items()})
+                    writer.write(done - 1, {name: float(value[-1]) for name, value in trace._asdict().items()})
                 stop = run.stop() and done < config.outer_steps
                 if kept is not None and (stop or done == end or time.monotonic() - saved > run.checkpoint_seconds):
                     if writer is not None:

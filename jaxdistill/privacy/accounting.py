@@ -25,6 +25,8 @@ from jaxdistill.io.plain import dumps, plain
 Adjacency = Literal["add_remove", "replace_one"]
 # Relative room for rounding where the noise was calibrated to the very budget.
 _ROUNDING = 1e-6
+# Of the logarithm of the noise: steps downwards in search of too little, and how near the least is met.
+_STEP, _TOLERANCE = 0.35, 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,27 +122,25 @@ def calibrate(budget: Budget, *, rate: float = 1.0, count: int = 1) -> float:
       count: see `Release`.
     """
     import dp_accounting
+    from scipy.optimize import brentq
 
     Release("", "sums to be calibrated", 1.0, rate, count)  # refuses what cannot be
     full = float(dp_accounting.get_sigma_gaussian(budget.epsilon, budget.delta)) * math.sqrt(count)
     if rate == 1.0:
         return full * (2.0 if budget.adjacency == "replace_one" else 1.0)
 
-    def epsilon(sigma: float) -> float:
-        return epsilon_of([Release("", "sums to be calibrated", sigma, rate, count)], budget.delta, budget.adjacency)
+    def excess(log_sigma: float) -> float:
+        # Of the logarithm: nearly a line, so that few values of it are asked for, each a second of work or so.
+        sums = [Release("", "sums to be calibrated", math.exp(log_sigma), rate, count)]
+        return math.log(max(epsilon_of(sums, budget.delta, budget.adjacency), 1e-12) / budget.epsilon)
 
-    enough, little = full, full / 2  # sampling never asks for more noise
-    while epsilon(little) <= budget.epsilon:
-        enough, little = little, little / 2
-    sigma = dp_accounting.calibrate_dp_mechanism(
-        dp_accounting.pld.PLDAccountant,
-        lambda sigma: _event(Release("", "", sigma, rate, count), budget.adjacency),
-        budget.epsilon,
-        budget.delta,
-        dp_accounting.ExplicitBracketInterval(little, enough),
-        tol=1e-4,
-    )
-    return float(sigma)
+    enough = math.log(full)  # sampling never asks for more noise
+    while excess(enough - _STEP) <= 0.0:
+        enough -= _STEP
+    found = float(brentq(excess, enough - _STEP, enough, xtol=_TOLERANCE))
+    while excess(found) > 0.0:
+        found += _TOLERANCE
+    return math.exp(found)
 
 
 class Ledger:

@@ -28,7 +28,7 @@ from jaxdistill.privacy.mechanism import Mechanism, Sealed, clipped_sums
 from jaxdistill.privacy.training import PrivateBatches, TrainingPrivacy
 
 KEY = jax.random.key(5)
-PRIVACY = TrainingPrivacy(mode="poisson", epsilon=8.0, rate=0.2, records=100, noise_seed=3, force=True)
+PRIVACY = TrainingPrivacy(mode="poisson", epsilon=2.0, rate=0.2, records=100, noise_seed=3, force=True)
 SETTINGS = {"length": 8, "outer": Outer(updates=2, batch_size=8, selections=1), "privacy": PRIVACY}
 SPEC = InnerSpec(2, per_class=1, steps=1, label_kind="unrestricted")
 
@@ -141,10 +141,10 @@ def test_a_run_says_what_it_guarantees_and_what_it_withholds(toy_problem, tmp_pa
     found = distill(toy_problem, tmp_path / "run", name, lines.append, privacy=secret, learn_step_sizes=True)
     facts = found.manifest["privacy"]
     parts = 1 if name == "meta_model_matching" else 2  # and the step sizes
-    assert facts["guarantee"].startswith("(8, 1e-05)-differential privacy of one labelled training text, add_remove")
+    assert facts["guarantee"].startswith("(2, 1e-05)-differential privacy of one labelled training text, add_remove")
     (release,) = facts["ledger"]["releases"]
     assert (release["count"], release["rate"]) == (2 * parts, 0.2)
-    assert facts["ledger"]["epsilon"] <= 8.0 * (1 + 1e-6)
+    assert facts["ledger"]["epsilon"] <= 2.0 * (1 + 1e-6)
     assert found.manifest["source_hash"] == WITHHELD and "real_examples" not in found.manifest["cost"]
     assert not [note for note in found.manifest["notes"] if note.startswith(("train", "dev"))]
     assert sum("texts a class their signal together is at most" in line for line in lines) == parts
