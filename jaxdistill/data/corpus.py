@@ -80,7 +80,7 @@ class Judged:
         texts = []
         for text, label in zip(_joined(split.texts), split.labels, strict=True):
             kept = " ".join(text.split()[-self.last_words :]) if self.last_words else text
-            texts.append(kept.strip() + self.ending.replace("{label}", words[label]))
+            texts.append(kept.strip() + self.ending.replace("{label}", words[int(label)]))
         return texts
 
 

@@ -29,7 +29,12 @@ from jaxdistill.io.distilled import DistilledSet
 from jaxdistill.methods.base import Method, Problem, Run, Stopped, manifest, withheld
 from jaxdistill.methods.coreset import set_of
 from jaxdistill.methods.gradmm_admm import ADMMState, Given, Solver
-from jaxdistill.methods.gradmm_filter import few_shot_labels, keep_texts, mean_negative_likelihoods
+from jaxdistill.methods.gradmm_filter import (
+    few_shot_labels,
+    keep_texts,
+    mean_negative_likelihoods,
+    zero_shot_labels,
+)
 from jaxdistill.methods.gradmm_reading import PROMPTS, Form, Rows, make_form, read_rows
 from jaxdistill.methods.gradmm_sampling import sampled
 from jaxdistill.methods.gradmm_settings import GRADMM, LABEL
@@ -101,7 +106,7 @@ def distill(config: GRADMM, problem: Problem, *, key: Key, run: Run) -> Distille
         made = Candidates(ids, np.repeat(np.arange(len(words), dtype=np.int32), each), distances)
     else:
         made = _candidates(config, solver, given, aim.length, start_key, run)
-    texts, facts = _kept(config, model, made, words)
+    texts, facts = _kept(config, model, made, prompt, words)
     result = set_of(Split([(text,) for text in texts[0]], texts[1]), problem)
     cost = CostRecord(
         distill_seconds=time.monotonic() - began,
@@ -253,16 +258,18 @@ def _finish(solver: Solver, given: Given, state: ADMMState, begin: int, ids: np.
 
 
 def _kept(
-    config: GRADMM, model: LanguageModel, made: Candidates, words: tuple[str, ...]
+    config: GRADMM, model: LanguageModel, made: Candidates, prompt: str, words: tuple[str, ...]
 ) -> tuple[tuple[list[str], Int[np.ndarray, " n"]], dict[str, Any]]:
     """Texts and labels, interleaved by class; and what became of the others."""
     filtering = config.filtering
     texts = [" ".join(model.tokenizer.decode(row).split()) for row in made.ids.tolist()]
     negative = mean_negative_likelihoods(model, texts)
     scores = filtering.distance_weight * made.distances + filtering.likelihood_weight * negative
-    usable = None
+    usable = np.ones(len(texts), bool)
     if filtering.few_shot:
-        usable = few_shot_labels(model, texts, words, filtering) == made.labels
+        usable &= few_shot_labels(model, texts, words, filtering) == made.labels
+    if filtering.zero_shot:
+        usable &= zero_shot_labels(model, texts, prompt, words) == made.labels
     chosen, dropped = keep_texts(texts, made.labels, scores, config.per_class, balance=filtering.balance, usable=usable)
     # One of each class in turn, so that the first n hold as many of each.
     ranks = {i: sum(made.labels[j] == made.labels[i] for j in chosen[: chosen.index(i)]) for i in chosen}

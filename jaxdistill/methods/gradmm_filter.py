@@ -75,11 +75,23 @@ def few_shot_labels(
 ) -> Int[np.ndarray, " n"]:
     """What the language model calls each text after some examples, by the probability of the whole label word."""
     shown = "".join(f"Input: {text.strip()}\nLabel: {label}\n\n" for text, label in filtering.examples)
-    scores = np.zeros((len(texts), len(label_words)))
     heads = [f"{shown}Input: {text.strip()}\nLabel:" for text in texts]
-    for column, word in enumerate(label_words):
-        whole = [model.tokenizer.encode(f"{head} {word}").ids for head in heads]
+    return _likeliest(model, heads, [f" {word}" for word in label_words])
+
+
+def zero_shot_labels(
+    model: LanguageModel, texts: Sequence[str], prompt: str, label_words: Sequence[str]
+) -> Int[np.ndarray, " n"]:
+    """What it calls each text when asked by the prompt alone."""
+    return _likeliest(model, [f"{text.strip()}{prompt}" for text in texts], label_words)
+
+
+def _likeliest(model: LanguageModel, heads: Sequence[str], endings: Sequence[str]) -> Int[np.ndarray, " n"]:
+    """Which ending of each text is the likeliest."""
+    scores = np.zeros((len(heads), len(endings)))
+    for column, ending in enumerate(endings):
+        whole = [model.tokenizer.encode(f"{head}{ending}").ids for head in heads]
         begun = [model.tokenizer.encode(head).ids for head in heads]
-        # The label's own tokens: what all have cost less what those before have.
+        # The ending's own tokens: what all have cost less what those before have.
         scores[:, column] = likelihoods(model, begun).negative - likelihoods(model, whole).negative
     return np.argmax(scores, axis=1).astype(np.int64)

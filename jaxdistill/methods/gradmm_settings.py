@@ -95,6 +95,7 @@ class Filtering:
         negative log-likelihood a token; with both 0 they are kept as they come.
       few_shot: drop texts that the language model, shown `examples`, would label otherwise.
       examples: texts with their labels for that, class by class, hand-written.
+      zero_shot: drop texts that it would label otherwise when asked by the prompt.
       balance: afterwards drop the worst texts of a class whose mean score is higher than the other's; two classes only.
     """
 
@@ -102,6 +103,7 @@ class Filtering:
     likelihood_weight: float = 0.0
     few_shot: bool = False
     examples: tuple[tuple[str, str], ...] = ()
+    zero_shot: bool = False
     balance: bool = False
 
     def __post_init__(self):

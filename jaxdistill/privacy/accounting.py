@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from absl import logging
 
@@ -137,7 +137,7 @@ def calibrate(budget: Budget, *, rate: float = 1.0, count: int = 1) -> float:
     enough = math.log(full)  # sampling never asks for more noise
     while excess(enough - _STEP) <= 0.0:
         enough -= _STEP
-    found = float(brentq(excess, enough - _STEP, enough, xtol=_TOLERANCE))
+    found = cast(float, brentq(excess, enough - _STEP, enough, xtol=_TOLERANCE))
     while excess(found) > 0.0:
         found += _TOLERANCE
     return math.exp(found)

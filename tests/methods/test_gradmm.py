@@ -12,12 +12,14 @@ import pytest
 from helpers import refused
 
 from jaxdistill.core.errors import UserError
+from jaxdistill.core.types import Batch
 from jaxdistill.data.splits import Split
+from jaxdistill.evaluation.likelihoods import load_language_model
 from jaxdistill.io.checkpoints import Checkpoints
 from jaxdistill.methods import gradmm, gradmm_target
 from jaxdistill.methods.base import Run, Stopped
 from jaxdistill.methods.gradmm_admm import ADMM
-from jaxdistill.methods.gradmm_filter import keep_texts
+from jaxdistill.methods.gradmm_filter import keep_texts, zero_shot_labels
 from jaxdistill.methods.gradmm_reading import Form, Rows
 from jaxdistill.methods.gradmm_settings import GRADMM, Filtering, Privacy, reference
 from jaxdistill.methods.gradmm_target import Reader, clean_target, paper_target
@@ -243,6 +245,22 @@ def test_texts_are_kept_by_score_without_duplicates():
     kept, dropped = keep_texts(texts, labels, scores, 2, balance=True)
     # Class 1 loses its worst until one is left, whose score is higher still.
     assert kept == [2, 1, 5] and dropped == {"duplicates": 1, "unusable": 0, "balance": 1}
+
+
+def test_labels_by_the_prompt_are_the_likelier_words():
+    model, prompt, words = load_language_model("tiny", dropout=None), " it was", (" bad", " great")
+    texts = ["a film", "the plot is dull and long", "good", "what a time"]
+
+    def log_probability(head, word):
+        ids, begun = (model.tokenizer.encode(text).ids for text in (head + word, head))
+        hidden, _ = model.decoder.apply(
+            {"params": model.params}, Batch(token_ids=jnp.asarray([ids], jnp.int32)), method="states"
+        )
+        logits = jax.nn.log_softmax(model.decoder.apply({"params": model.params}, hidden[0], method="logits"))
+        return sum(float(logits[at - 1, ids[at]]) for at in range(len(begun), len(ids)))
+
+    wanted = [int(np.argmax([log_probability(text + prompt, word) for word in words])) for text in texts]
+    assert zero_shot_labels(model, texts, prompt, words).tolist() == wanted
 
 
 def test_reference_differs_where_the_published_code_does():
