@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from jaxdistill.evaluation.recipes import DILM
-from jaxdistill.methods.gradmm_settings import GRADMM, reference
+from jaxdistill.methods.gradmm_settings import GRADMM, Filtering, reference
 from jaxdistill.pipeline.config import EvaluationConfig, ExperimentConfig, LearnerConfig, TaskConfig
 
 
@@ -33,20 +33,24 @@ def published(task: str, **settings: Any) -> ExperimentConfig:
     )
 
 
-def small(task: str, *, model: str, **settings: Any) -> ExperimentConfig:
-    """Texts by a small language model of one's own, MiniLM as the learner, on a laptop.
+def small(task: str, **settings: Any) -> ExperimentConfig:
+    """Texts by the language model of `language_models/reviews_judged.py`, MiniLM as the learner, on a laptop.
+
+    Texts that the language model judges otherwise are dropped: a head's gradient is largest for texts that are judged
+    wrongly, so that matching alone makes such texts.
 
     Args:
-      task: of the task table.
-      model: folder of a language model, see `experiments.pretrain_lm`.
+      task: of the task table, with classes that are bad and great.
       **settings: of `methods.gradmm_settings.GRADMM`.
     """
+    form = {"model": "runs/reviews_judged/model", "prompt": " it was", "label_words": (" bad", " great")}
+    form |= {"prefix": "the", "per_class": 10, "length": 12, "real_length": 64, "filtering": Filtering(zero_shot=True)}
     private = "privacy" in settings and settings["privacy"].private
     return ExperimentConfig(
         task=TaskConfig(name=task, max_length=64),
         learner=LearnerConfig(name="minilm"),
         method="gradmm",
-        settings=GRADMM(**({"model": model, "prefix": "the", "real_length": 64} | settings)),
+        settings=GRADMM(**(form | settings)),
         evaluation=EvaluationConfig(
             students=5,
             baselines=() if private else ("random", "k_means"),

@@ -115,7 +115,7 @@ def test_exact_inversion_of_a_toy_language(learned):
     found = invert(models(*learned), held_out.embeddings, Correcting(steps=4, beams=3, rows=200))
     exact = np.mean(np.all(found.token_ids == held_out.token_ids, axis=1))
     assert exact >= 0.95
-    assert first.cosines.mean() < found.cosines.mean() and found.cosines.mean() > 0.99
+    assert first.cosines.mean() < found.cosines.mean() and found.cosines.mean() > 0.98
     assert np.all(np.diff(found.history, axis=0) >= 0)
     np.testing.assert_allclose(found.history[0], first.cosines, rtol=1e-5)
     np.testing.assert_allclose(found.history[-1], found.cosines)

@@ -1,9 +1,12 @@
-"""SST-2 with a small GPT-2 of one's own as GRADMM's language model and MiniLM as learner, 10 texts a class.
+"""SST-2 with a small language model of one's own and MiniLM as learner, 10 texts a class.
 
 First make the language model:
 
-    python -m experiments.pretrain_lm --config=experiments/configs/language_models/sst2_phrases.py \\
-        --workdir=runs/sst2_phrases
+    python -m experiments.pretrain_lm --config=experiments/configs/language_models/reviews_judged.py \\
+        --workdir=runs/reviews_judged
+
+Controls: `--config.settings.making=sampling --config.settings.filtering.distance_weight=0` lets the language model go
+on from the prefix, `--config.settings.prefix="this is a {label} movie :"` beside them from one that tells the label.
 """
 
 from experiments.gradmm import small
@@ -11,4 +14,4 @@ from jaxdistill.pipeline.config import ExperimentConfig
 
 
 def get_config() -> ExperimentConfig:
-    return small("sst2", model="runs/sst2_phrases/model", per_class=10)
+    return small("sst2")
