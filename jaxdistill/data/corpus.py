@@ -51,13 +51,14 @@ class Judged:
       tasks: their names.
       ending: what follows a text; {label} stands for the label word.
       label_words: one a class; empty takes the label names of the tasks.
-      last_words: words of a text that are kept, its last; 0 for all.
+      window: words of a piece: texts are cut into such pieces, from their end on, and each is judged as its text is;
+        what is left at the beginning is a piece too where it is half as long. 0 leaves texts whole.
     """
 
     tasks: tuple[str, ...]
     ending: str
     label_words: tuple[str, ...] = ()
-    last_words: int = 0
+    window: int = 0
 
     def part(self, name: str) -> _Part:
         """Training and dev texts of one of the tasks.
@@ -79,9 +80,17 @@ class Judged:
     def _texts(self, split: Split, words: Sequence[str]) -> list[str]:
         texts = []
         for text, label in zip(_joined(split.texts), split.labels, strict=True):
-            kept = " ".join(text.split()[-self.last_words :]) if self.last_words else text
-            texts.append(kept.strip() + self.ending.replace("{label}", words[int(label)]))
+            ending = self.ending.replace("{label}", words[int(label)])
+            texts += [piece + ending for piece in self._pieces(text)]
         return texts
+
+    def _pieces(self, text: str) -> list[str]:
+        words = text.split()
+        if not self.window or len(words) <= self.window:
+            return [text.strip()] if words else []
+        starts = range(len(words) - self.window, -self.window, -self.window)
+        pieces = [words[max(start, 0) : start + self.window] for start in starts]
+        return [" ".join(piece) for piece in pieces[::-1] if 2 * len(piece) >= self.window]
 
 
 class _Part(NamedTuple):

@@ -23,7 +23,7 @@ class CorpusConfig:
       sources: tasks, splits of them, files: see `data.corpus.load_corpus`. None is enough for a dry run, whose rows are
         then full.
       judged: tasks whose texts end with what is thought of them, see `data.corpus.Judged`, beside `sources`.
-      ending, label_words, last_words: of these.
+      ending, label_words, window: of these.
       lower: write all texts in lower case.
       dev_texts: texts of the dev part that are scored, the first in the order of a hash; 0 for all.
     """
@@ -32,13 +32,13 @@ class CorpusConfig:
     judged: tuple[str, ...] = ()
     ending: str = " It was {label}"
     label_words: tuple[str, ...] = ()
-    last_words: int = 0
+    window: int = 0
     lower: bool = False
     dev_texts: int = 0
 
     def __post_init__(self):
         check_types(self, "corpus")
-        at_least(self, "corpus", {"last_words": 0, "dev_texts": 0})
+        at_least(self, "corpus", {"window": 0, "dev_texts": 0})
         if self.judged and "{label}" not in self.ending:
             raise UserError(f"corpus.ending is {self.ending!r}: {{label}} has to stand where the label word goes")
 
@@ -49,7 +49,7 @@ class CorpusConfig:
 
     def load(self) -> Corpus:
         """The texts; see `data.corpus.load_corpus`."""
-        judged = Judged(self.judged, self.ending, self.label_words, self.last_words) if self.judged else None
+        judged = Judged(self.judged, self.ending, self.label_words, self.window) if self.judged else None
         return load_corpus(self.sources, judged=judged, lower=self.lower)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import json
 
@@ -72,7 +73,7 @@ def test_texts_of_one_dev_part_are_not_trained_on_through_another_source(data):
 
 
 def test_judged_texts_end_with_their_label_and_keep_the_dev_part(data):
-    judged = Judged(("sst2",), " It was {label}", ("awful", "great"), last_words=3)
+    judged = Judged(("sst2",), " It was {label}", ("awful", "great"), window=3)
     corpus, task = load_corpus(["play.txt.gz"], judged=judged, lower=True), load_task("sst2")
     texts = [
         f"{text.strip()} it was {('awful', 'great')[label]}"
@@ -84,6 +85,8 @@ def test_judged_texts_end_with_their_label_and_keep_the_dev_part(data):
     assert corpus.notes[-1].startswith("sst2 (judged): ")
     alone = load_corpus([], judged=Judged(("sst2",), ": {label}"))
     assert alone.train[0] == f"{task.train.texts[0][0].strip()}: {task.task.label_names[task.train.labels[0]]}"
+    pieces = load_corpus([], judged=dataclasses.replace(judged, window=2)).train
+    assert pieces[-2:] == ("film 29 It was great", "is good It was great")
     with refused("corpus.label_words are 3, and sst2 has 2 classes"):
         load_corpus([], judged=Judged(("sst2",), ": {label}", ("a", "b", "c")))
     with refused("of vectors and holds no texts"):
