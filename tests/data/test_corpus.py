@@ -85,8 +85,9 @@ def test_judged_texts_end_with_their_label_and_keep_the_dev_part(data):
     assert corpus.notes[-1].startswith("sst2 (judged): ")
     alone = load_corpus([], judged=Judged(("sst2",), ": {label}"))
     assert alone.train[0] == f"{task.train.texts[0][0].strip()}: {task.task.label_names[task.train.labels[0]]}"
-    pieces = load_corpus([], judged=dataclasses.replace(judged, window=2)).train
-    assert pieces[-2:] == ("film 29 It was great", "is good It was great")
+    pieces = load_corpus([], judged=dataclasses.replace(judged, window=2))
+    # The other piece stands in texts of dev as well.
+    assert pieces.train[-1] == "film 29 It was great" and "is good It was great" in pieces.dev
     with refused("corpus.label_words are 3, and sst2 has 2 classes"):
         load_corpus([], judged=Judged(("sst2",), ": {label}", ("a", "b", "c")))
     with refused("of vectors and holds no texts"):
