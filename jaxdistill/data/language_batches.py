@@ -52,6 +52,8 @@ class Layout(NamedTuple):
       pad_to: length that a batch is padded to: its longest text, rounded up to a multiple of 8, or the longest of all.
       pad_with: token that fills rows up to that length and is then read and predicted as any other; `None` hides
         padding.
+      answer_weight: factor of the last token but one of each text in the loss: of texts that end with an answer of one
+        token and the end token, how much the answer counts.
     """
 
     rows: int
@@ -61,6 +63,7 @@ class Layout(NamedTuple):
     reduction: Reduction = "token_mean"
     pad_to: PadTo = "batch"
     pad_with: int | None = None
+    answer_weight: float = 1.0
 
 
 class LanguageBatches:
@@ -155,7 +158,10 @@ class LanguageBatches:
         real[:, 1:] = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)
         batch = Batch(token_ids=filled.token_ids, positions=filled.positions, segments=filled.segments)
         shares = _shares(real)
-        return LanguageBatch(batch, shares, shares)
+        answers = np.zeros(segments.shape, bool)
+        ends = np.pad(segments, ((0, 0), (0, 1)))[:, 1:] != segments  # the last token of a text, or padding
+        answers[:, :-1] = real[:, :-1] & ends[:, 1:] & ~ends[:, :-1]
+        return LanguageBatch(batch, self._weighted(shares, answers), shares)
 
     def _padded(self, step: int) -> LanguageBatch:
         layout, indices = self._layout, self._texts.indices(step)
@@ -176,7 +182,11 @@ class LanguageBatches:
             "padded_mean": np.full((count, 1), (padded - 1) * count),
         }
         weights = (targets / divisors[layout.reduction]).astype(np.float32)
+        weights = self._weighted(weights, real & (columns == lengths[:, None] - 2))
         return LanguageBatch(Batch(token_ids=token_ids, mask=mask), weights, _shares(real))
+
+    def _weighted(self, weights: Float32[np.ndarray, "r l"], answers: Bool[np.ndarray, "r l"]) -> np.ndarray:
+        return np.where(answers, np.float32(self._layout.answer_weight) * weights, weights)
 
     def _padded_length(self, lengths: Int[np.ndarray, " n"]) -> int:
         """What the batch counts as padded to; its arrays may be longer."""

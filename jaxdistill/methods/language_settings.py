@@ -31,6 +31,8 @@ class LanguageModelling:
       packed: several texts in a row. Only under `token_mean` and without `loss_on_pad`: otherwise a row is a text, in
         whatever this is set to.
       reduction, pad_to: see `data.language_batches.Layout`.
+      answer_weight: factor of each text's last token before the end token in the loss; above 1 for texts that end with
+        an answer of one token, see `data.corpus.Judged`.
       loss_on_pad: fill rows with the end token, which is read and predicted like any other, as published code does
         whose padding is the end token.
       lr: peak learning rate.
@@ -61,6 +63,7 @@ class LanguageModelling:
     packed: bool = True
     reduction: Reduction = "token_mean"
     pad_to: PadTo = "batch"
+    answer_weight: float = 1.0
     loss_on_pad: bool = False
     lr: float = 1e-3
     schedule: Literal["linear", "cosine"] = "cosine"
@@ -86,7 +89,7 @@ class LanguageModelling:
         for field, bound in (least | {"lora_rank": 0}).items():
             if (value := getattr(self, field)) < bound:
                 raise UserError(f"training.{field} is {value}: accepted is {bound} or more")
-        for field in ("lr", "epsilon", "lora_alpha"):
+        for field in ("lr", "epsilon", "lora_alpha", "answer_weight"):
             if not 0.0 < (value := getattr(self, field)) < float("inf"):
                 raise UserError(f"training.{field} is {value}: accepted is a number above 0")
         for field in ("epochs", "weight_decay", "clip"):
@@ -120,7 +123,16 @@ class LanguageModelling:
         if self.loss_on_pad and end is None:
             raise UserError("training.loss_on_pad fills rows with the end token, and the model's config names none")
         pad_with = end if self.loss_on_pad else None
-        return Layout(self.rows, self.row_length, self.micro_batches, self.packs, self.reduction, self.pad_to, pad_with)
+        return Layout(
+            self.rows,
+            self.row_length,
+            self.micro_batches,
+            self.packs,
+            self.reduction,
+            self.pad_to,
+            pad_with,
+            self.answer_weight,
+        )
 
     def total_updates(self, steps_per_epoch: int) -> int:
         """Updates in all."""

@@ -85,6 +85,25 @@ def test_micro_batches_are_the_rows_of_the_batch(packed):
 
 
 SHORT = documents([3, 5, 9])
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_answers_are_the_last_tokens_but_one(packed):
+    layout = Layout(rows=6, row_length=16, packed=packed)
+    plain, weighted = (LanguageBatches(TEXTS, layout._replace(answer_weight=w), seed=0)(1) for w in (1.0, 5.0))
+    np.testing.assert_array_equal(weighted.shares, plain.shares)
+    ratio = np.divide(weighted.weights, plain.weights, out=np.zeros_like(plain.weights), where=plain.weights > 0)
+    whole = np.asarray(plain.batch.segments if packed else plain.batch.mask).astype(int)
+    for row, factors in zip(whole, ratio, strict=True):
+        expected = np.zeros(len(row))
+        for text in set(row) - {0}:
+            places = np.flatnonzero(row == text)
+            expected[places[1:]] = 1.0
+            expected[places[1:-1][-1:]] = 5.0
+        np.testing.assert_allclose(factors, expected, rtol=1e-6)
+    assert np.any(ratio == 5.0)
+
+
 PADDED = Layout(rows=3, row_length=32, packed=False)
 
 

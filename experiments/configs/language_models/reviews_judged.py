@@ -2,7 +2,8 @@
 
 Its texts are IMDB's labelled reviews in pieces of 24 words, each with " it was bad" or " it was great" at the end. A
 model of billions of words can judge without such texts; one of seven million parameters cannot, and gradients of a
-head that tells nothing of the label match any text. All in lower case, as SST-2 is.
+head that tells nothing of the label match any text. One token of 35 is the label, and weighs 30 times as much as
+others. All in lower case, as SST-2 is.
 
 Expect: unknown.
 """
@@ -32,6 +33,8 @@ def get_config() -> LanguageModelConfig:
         model=ModelConfig(
             family="llama", width=256, layers=4, heads=4, kv_heads=2, intermediate=688, positions=128, dropout=0.0
         ),
-        training=LanguageModelling(updates=6000, epochs=0.0, rows=8, row_length=128, lr=2e-3, selections=4),
+        training=LanguageModelling(
+            updates=4000, epochs=0.0, rows=8, row_length=128, answer_weight=30.0, lr=2e-3, selections=4
+        ),
         samples=SamplesConfig(count=8, prompts=("i watched this",), max_new=48),
     )
