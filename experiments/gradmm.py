@@ -44,7 +44,14 @@ def small(task: str, **settings: Any) -> ExperimentConfig:
       **settings: of `methods.gradmm_settings.GRADMM`.
     """
     form = {"model": "runs/reviews_judged/model", "prompt": " it was", "label_words": (" bad", " great")}
-    form |= {"prefix": "the", "per_class": 10, "length": 12, "real_length": 64, "filtering": Filtering(zero_shot=True)}
+    form |= {
+        "prefix": "the",
+        "per_class": 10,
+        "rounds": 5,
+        "length": 12,
+        "real_length": 64,
+        "filtering": Filtering(zero_shot=True),
+    }
     private = "privacy" in settings and settings["privacy"].private
     return ExperimentConfig(
         task=TaskConfig(name=task, max_length=64),
