@@ -5,7 +5,11 @@ model of billions of words can judge without such texts; one of seven million pa
 head that tells nothing of the label match any text. One token of 35 is the label, and weighs 30 times as much as
 others. All in lower case, as SST-2 is.
 
-Expect: unknown.
+Expect: dev perplexity 141 a token (vocabulary 8,192; 2,000 pieces); 214, 178, 149 after a quarter, a half and three
+quarters of the updates. It judges 60 % of 400 dev pieces right (AUC 0.70), and 59 % of SST-2's dev texts (0.64).
+Without the weight of the label it learned a better perplexity in 6,000 updates (77 on its last batch) and next to
+nothing of the label (AUC 0.60 and 0.56).
+Cost: 11 minutes on 2 CPU cores, 1.8 GiB.
 """
 
 from jaxdistill.methods.language_settings import LanguageModelling
