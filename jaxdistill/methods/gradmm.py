@@ -91,7 +91,7 @@ def distill(config: GRADMM, problem: Problem, *, key: Key, run: Run) -> Distille
         raise UserError("gradmm writes examples of one text: the task must have one text column")
     model = load_language_model(config.model, dropout=None)
     prompt, words = task_prompt(config, problem)
-    form = make_form(model.tokenizer, prompt, words)
+    form = make_form(model.tokenizer, prompt, words, fresh=config.head == "fresh")
     reader = Reader(model.decoder, model.params, form, config.micro_batch)
     allowed = readable_tokens(model.tokenizer, config.vocabulary, _ends(model))
     _check(config, model, form, words, len(allowed))

@@ -180,9 +180,9 @@ class Solver:
         lead = table[jnp.asarray(self.form.lead, jnp.int32)]
         rows = x.reshape(count, length, width)
         rows = jnp.concatenate([jnp.broadcast_to(lead[None], (count, *lead.shape)), rows], axis=1)
-        labels = jnp.repeat(jnp.asarray(self.form.labels, jnp.int32), rounds * texts)
+        labels = jnp.repeat(jnp.arange(classes), rounds * texts)
         last = jnp.full(count, rows.shape[1] - 1, jnp.int32)
-        found = label_parts(self.decoder, given.params, Batch(embeddings=rows), last, labels)
+        found = label_parts(self.decoder, given.params, Batch(embeddings=rows), last, labels, self.form)
         return jax.tree.map(lambda y: y.reshape(classes, rounds, texts, -1), found)
 
     def distances(self, given: Given, x: Float[Array, "c g b t d"]) -> Float[Array, "c g"]:

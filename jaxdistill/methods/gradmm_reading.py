@@ -39,11 +39,13 @@ class Form(NamedTuple):
       lead: tokens that open every sequence: a start token, where the tokenizer puts one there.
       prompt: tokens after the text.
       labels: the first token of each class's label word.
+      fresh: read by a head of zeros that knows the label words alone, in place of the model's own.
     """
 
     lead: tuple[int, ...]
     prompt: tuple[int, ...]
     labels: tuple[int, ...]
+    fresh: bool = False
 
 
 class Rows(NamedTuple):
@@ -62,13 +64,14 @@ class Rows(NamedTuple):
     truncated: int
 
 
-def make_form(tokenizer: Tokenizer, prompt: str, label_words: Sequence[str]) -> Form:
+def make_form(tokenizer: Tokenizer, prompt: str, label_words: Sequence[str], *, fresh: bool = False) -> Form:
     """The form of a task.
 
     Args:
       tokenizer: of the language model.
       prompt: text between an example and its label.
       label_words: one a class, as they follow the prompt.
+      fresh: see `Form`.
 
     Raises:
       UserError: no prompt, an empty label word, or two classes whose words begin with the same token.
@@ -93,7 +96,7 @@ def make_form(tokenizer: Tokenizer, prompt: str, label_words: Sequence[str]) -> 
                 f"label words {other!r} and {label_words[i]!r} begin with the same token "
                 f"({tokenizer.decode([first])!r}): give words that differ in their first one"
             )
-    return Form(tuple(lead), tuple(prompt_ids), tuple(firsts))
+    return Form(tuple(lead), tuple(prompt_ids), tuple(firsts), fresh)
 
 
 def read_rows(
@@ -136,7 +139,7 @@ def read_rows(
 
 
 def label_parts(
-    decoder: Decoder, params: PyTree, batch: Batch, last: Int[Array, " n"], tokens: Int[Array, " n"]
+    decoder: Decoder, params: PyTree, batch: Batch, last: Int[Array, " n"], classes: Int[Array, " n"], form: Form
 ) -> HeadParts:
     """What the head's gradient of each example's loss is made of, read at the last token.
 
@@ -145,13 +148,19 @@ def label_parts(
       params: of the decoder.
       batch: token ids or embeddings, padded on the right.
       last: position of each row's last token.
-      tokens: that each row shall be followed by.
+      classes: of each row, whose label it shall be followed by.
+      form: the labels, and which head reads.
     """
     hidden, _ = decoder.apply({"params": params}, batch, method="states")
     at = jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
+    labels = jnp.asarray(form.labels, jnp.int32)
     logits = cast(Array, decoder.apply({"params": params}, at, method="logits"))
     features = cast(Array, decoder.apply({"params": params}, at, method="features")).astype(logits.dtype)
-    errors = jax.nn.softmax(logits) - jax.nn.one_hot(tokens, logits.shape[1], dtype=logits.dtype)
+    if form.fresh:
+        known = jnp.zeros(logits.shape[1], logits.dtype).at[labels].set(1.0 / len(form.labels))[None]
+    else:
+        known = jax.nn.softmax(logits)
+    errors = known - jax.nn.one_hot(labels[classes], logits.shape[1], dtype=logits.dtype)
     one = jnp.full((features.shape[0], 1), float(decoder.config.head_bias), logits.dtype)
     return HeadParts(errors, jnp.concatenate([features, one], axis=1))
 

@@ -123,6 +123,10 @@ class GRADMM:
       model: the language model whose head's gradients are matched, and that reads the texts out: "tiny", a folder or a
         hub id.
       prompt, label_words: see `gradmm_reading.make_form`; empty takes those of the task table.
+      head: whose gradient is matched: "trained", the language model's own; "fresh", one of zeros over the label words.
+        A head that fits the task gives texts of all classes the same gradients but for their sign, since their sum is 0
+        there, and what is matched is that of texts it judges wrongly. The gradients of a fresh one are the classes'
+        mean features.
       making: "admm"; or "sampling", where the language model goes on from the prefix by itself: the control that shows
         what matching adds. With `filtering.distance_weight` 0 nothing is matched at all.
       prefix: what the language model has read before it chooses a text, the same for all classes; of "sampling"
@@ -141,6 +145,7 @@ class GRADMM:
     model: str = "microsoft/phi-1_5"
     prompt: str = ""
     label_words: tuple[str, ...] = ()
+    head: Literal["trained", "fresh"] = "trained"
     making: Literal["admm", "sampling"] = "admm"
     prefix: str = "The"
     length: int = 0
@@ -165,6 +170,8 @@ class GRADMM:
                 f"per_class is {self.per_class}, and {self.rounds} rounds of {self.texts} texts are made: accepted are "
                 "as many or fewer"
             )
+        if self.head not in ("trained", "fresh"):
+            raise UserError(f"head is {self.head!r}: give trained or fresh")
         if self.making not in ("admm", "sampling"):
             raise UserError(f"making is {self.making!r}: give admm or sampling")
         if "{" in (self.prefix.replace(LABEL, "") if self.making == "sampling" else self.prefix):

@@ -49,8 +49,7 @@ class Reader(NamedTuple):
     micro_batch: int
 
     def parts(self, token_ids: Array, last: Array, labels: Array) -> HeadParts:
-        tokens = jnp.asarray(self.form.labels, jnp.int32)[labels]
-        return label_parts(self.decoder, self.params, Batch(token_ids=token_ids), last, tokens)
+        return label_parts(self.decoder, self.params, Batch(token_ids=token_ids), last, labels, self.form)
 
 
 def clean_target(reader: Reader, rows: Rows) -> Target:

@@ -32,8 +32,8 @@ def given():
         lambda x: x + 0.3 * jnp.sin(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), init(decoder)
     )
     ids = jax.random.randint(jax.random.key(1), (2 * 5, 6), 0, 16)
-    labels = jnp.repeat(jnp.asarray(FORM.labels), 5)
-    parts = label_parts(decoder, params, Batch(token_ids=ids), jnp.full(10, 5), labels)
+    classes = jnp.repeat(jnp.arange(2), 5)
+    parts = label_parts(decoder, params, Batch(token_ids=ids), jnp.full(10, 5), classes, FORM)
     target = FactoredTarget(jax.tree.map(lambda x: x.reshape(2, 5, -1), parts), jnp.full((2, 5), 0.2))
     return decoder, Given(params, target, jnp.arange(16), jnp.asarray([19, 0]))
 

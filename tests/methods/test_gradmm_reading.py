@@ -71,7 +71,8 @@ def test_gradients_of_the_head_are_those_of_autodiff(bias):
     params["head"]["kernel"] = 5.0 * params["head"]["kernel"]
     token_ids = jnp.asarray([[3, 4, 5, 6, 0, 0], [7, 8, 9, 10, 11, 12]], jnp.int32)
     last, labels = jnp.asarray([3, 5]), jnp.asarray([2, 9])
-    parts = label_parts(decoder, params, Batch(token_ids=token_ids), last, labels)
+    form = Form((), (1,), (2, 9))
+    parts = label_parts(decoder, params, Batch(token_ids=token_ids), last, jnp.arange(2), form)
     for i in range(2):
 
         def loss(head, i=i):
@@ -84,3 +85,15 @@ def test_gradients_of_the_head_are_those_of_autodiff(bias):
         found = parts.gradient(jax.nn.one_hot(i, 2))
         np.testing.assert_allclose(found[:, :-1], expected["kernel"].T, atol=1e-5)
         np.testing.assert_allclose(found[:, -1], expected["bias"] if bias else np.zeros(20), atol=1e-5)
+    fresh = label_parts(decoder, params, Batch(token_ids=token_ids), last, jnp.arange(2), form._replace(fresh=True))
+    np.testing.assert_array_equal(fresh.inputs, parts.inputs)
+
+    def fresh_loss(head):
+        logits = fresh.inputs[:1] @ head.T
+        return jnp.mean(example_cross_entropy(logits, jnp.asarray([0])))
+
+    found = fresh.gradient(jax.nn.one_hot(0, 2))
+    np.testing.assert_allclose(
+        found[jnp.asarray([2, 9])], jax.grad(fresh_loss)(jnp.zeros((2, found.shape[1]))), atol=1e-6
+    )
+    assert not np.any(np.delete(np.asarray(found), [2, 9], axis=0))
